@@ -1,0 +1,329 @@
+package bus
+
+import (
+	"fmt"
+	"unsafe"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The envelopes are protobuf messages as proto/buspb/bus.proto says. They are
+// written and read here by hand: this is the hot path (BenchmarkEnvelope), and
+// an envelope grows item by item while the one before it is on its way.
+
+// Request is one message of one client, as buspb.Request. Name, Data and
+// Address alias the envelope that they were read from.
+type Request struct {
+	Session  uint64 // the gate's own id; unique only together with the gate's id
+	Sequence uint32 // the gate's number of this request within the session
+	User     int64  // 0 is nobody
+	Type     uint8  // message type as on the wire
+	DataType uint8  // data type as on the wire
+	ID       uint64 // the client's id; of an ack: the push's
+	Name     []byte
+	Data     []byte
+	Deadline int64  // Unix milliseconds
+	Address  []byte // 4 or 16 bytes
+}
+
+// Reply is one Response or Push, as buspb.Reply. Its bytes and strings alias
+// the envelope that they were read from.
+type Reply struct {
+	Session  uint64
+	Sequence uint32 // 0 makes it a push
+	User     int64
+	Group    string
+	Everyone bool
+	Route    string
+	ID       uint64
+	DataType uint8
+	Name     []byte
+	Data     []byte
+	JSON     []byte
+	Code     uint32
+}
+
+// Announcement says which routes a service serves, as buspb.Announcement.
+type Announcement struct {
+	Service string
+	Routes  []string
+}
+
+// Header is what stands before the requests of an envelope.
+type Header struct {
+	Gate        string
+	GateAddress string // host:port of the gate's gRPC service
+	Route       string
+}
+
+// AppendHeader begins an envelope of requests.
+func AppendHeader(b []byte, h Header) []byte {
+	b = appendString(b, 1, h.Gate)
+	b = appendString(b, 2, h.GateAddress)
+	return appendString(b, 3, h.Route)
+}
+
+// AppendRequest adds one request to an envelope.
+func AppendRequest(b []byte, r *Request) []byte {
+	b = protowire.AppendTag(b, 4, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(r.size()))
+	b = appendUint(b, 1, r.Session)
+	b = appendUint(b, 2, uint64(r.Sequence))
+	b = appendUint(b, 3, uint64(r.User))
+	b = appendUint(b, 4, uint64(r.Type))
+	b = appendUint(b, 5, uint64(r.DataType))
+	b = appendUint(b, 6, r.ID)
+	b = appendBytes(b, 7, r.Name)
+	b = appendBytes(b, 8, r.Data)
+	b = appendUint(b, 9, uint64(r.Deadline))
+	return appendBytes(b, 10, r.Address)
+}
+
+func (r *Request) size() int {
+	return sizeUint(r.Session) + sizeUint(uint64(r.Sequence)) + sizeUint(uint64(r.User)) +
+		sizeUint(uint64(r.Type)) + sizeUint(uint64(r.DataType)) + sizeUint(r.ID) +
+		sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) + sizeUint(uint64(r.Deadline)) + sizeBytes(len(r.Address))
+}
+
+// AppendReply adds one reply to an envelope of replies; such an envelope has no
+// header.
+func AppendReply(b []byte, r *Reply) []byte {
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(r.size()))
+	b = appendUint(b, 1, r.Session)
+	b = appendUint(b, 2, uint64(r.Sequence))
+	b = appendUint(b, 3, uint64(r.User))
+	b = appendString(b, 4, r.Group)
+	b = appendUint(b, 5, boolUint(r.Everyone))
+	b = appendString(b, 6, r.Route)
+	b = appendUint(b, 7, r.ID)
+	b = appendUint(b, 8, uint64(r.DataType))
+	b = appendBytes(b, 9, r.Name)
+	b = appendBytes(b, 10, r.Data)
+	b = appendBytes(b, 11, r.JSON)
+	return appendUint(b, 12, uint64(r.Code))
+}
+
+func (r *Reply) size() int {
+	return sizeUint(r.Session) + sizeUint(uint64(r.Sequence)) + sizeUint(uint64(r.User)) +
+		sizeBytes(len(r.Group)) + sizeUint(boolUint(r.Everyone)) + sizeBytes(len(r.Route)) +
+		sizeUint(r.ID) + sizeUint(uint64(r.DataType)) + sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) +
+		sizeBytes(len(r.JSON)) + sizeUint(uint64(r.Code))
+}
+
+// AppendAnnouncement adds an announcement to an envelope of replies.
+func AppendAnnouncement(b []byte, a *Announcement) []byte {
+	size := sizeBytes(len(a.Service))
+	for _, route := range a.Routes {
+		size += 1 + protowire.SizeBytes(len(route))
+	}
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	b = appendString(b, 1, a.Service)
+	for _, route := range a.Routes {
+		b = protowire.AppendTag(b, 2, protowire.BytesType)
+		b = protowire.AppendString(b, route)
+	}
+	return b
+}
+
+// ReadRequests reads an envelope of requests. each is called with every
+// request, in order; the Request is reused, what it points to aliases b. The
+// header is complete before the first call, and its strings alias b too. An
+// error of each ends the reading and is returned.
+func ReadRequests(b []byte, h *Header, each func(*Request) error) error {
+	*h = Header{}
+	var r Request
+	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			h.Gate = alias(bytes)
+		case 2:
+			h.GateAddress = alias(bytes)
+		case 3:
+			h.Route = alias(bytes)
+		case 4:
+			if err := r.read(bytes); err != nil {
+				return err
+			}
+			return each(&r)
+		}
+		return nil
+	})
+}
+
+func (r *Request) read(b []byte) error {
+	*r = Request{}
+	return readFields(b, func(number protowire.Number, v uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			r.Session = v
+		case 2:
+			r.Sequence = uint32(v)
+		case 3:
+			r.User = int64(v)
+		case 4:
+			r.Type = uint8(v)
+		case 5:
+			r.DataType = uint8(v)
+		case 6:
+			r.ID = v
+		case 7:
+			r.Name = bytes
+		case 8:
+			r.Data = bytes
+		case 9:
+			r.Deadline = int64(v)
+		case 10:
+			r.Address = bytes
+		}
+		return nil
+	})
+}
+
+// ReadReplies reads an envelope of replies. reply is called with every reply,
+// in order, and announce with the announcement; the values are reused, what
+// they point to aliases b.
+func ReadReplies(b []byte, reply func(*Reply) error, announce func(*Announcement) error) error {
+	var r Reply
+	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			if err := r.read(bytes); err != nil {
+				return err
+			}
+			return reply(&r)
+		case 2:
+			var a Announcement
+			if err := a.read(bytes); err != nil {
+				return err
+			}
+			return announce(&a)
+		}
+		return nil
+	})
+}
+
+func (r *Reply) read(b []byte) error {
+	*r = Reply{}
+	return readFields(b, func(number protowire.Number, v uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			r.Session = v
+		case 2:
+			r.Sequence = uint32(v)
+		case 3:
+			r.User = int64(v)
+		case 4:
+			r.Group = alias(bytes)
+		case 5:
+			r.Everyone = v != 0
+		case 6:
+			r.Route = alias(bytes)
+		case 7:
+			r.ID = v
+		case 8:
+			r.DataType = uint8(v)
+		case 9:
+			r.Name = bytes
+		case 10:
+			r.Data = bytes
+		case 11:
+			r.JSON = bytes
+		case 12:
+			r.Code = uint32(v)
+		}
+		return nil
+	})
+}
+
+func (a *Announcement) read(b []byte) error {
+	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
+		switch number {
+		case 1:
+			a.Service = alias(bytes)
+		case 2:
+			a.Routes = append(a.Routes, alias(bytes))
+		}
+		return nil
+	})
+}
+
+// readFields calls f with every field of a protobuf message: a varint's value,
+// or the bytes of a field with a length. Fields of other kinds, which a later
+// version may have, are passed over.
+func readFields(b []byte, f func(number protowire.Number, v uint64, bytes []byte) error) error {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var v uint64
+		var bytes []byte
+		switch kind {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			bytes, n = protowire.ConsumeBytes(b)
+		default:
+			number, n = 0, protowire.ConsumeFieldValue(number, kind, b)
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if err := f(number, v, bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func appendUint(b []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
+}
+
+func appendBytes(b []byte, number protowire.Number, v []byte) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), v)
+}
+
+func appendString(b []byte, number protowire.Number, v string) []byte {
+	if v == "" {
+		return b
+	}
+	return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), v)
+}
+
+// All field numbers of the envelopes are under 16, so a tag is one byte.
+
+func sizeUint(v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeVarint(v)
+}
+
+func sizeBytes(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeBytes(n)
+}
+
+func boolUint(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// alias is a string over bytes that nobody changes: a delivery's body belongs
+// to its receiver, and is garbage when nothing points into it any more.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -710,11 +710,15 @@ func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
 }
 
 // FindRequest is the input of the route auth.find: the user of an account name,
-// as a client needs it to write to somebody.
+// as a client needs it to write to somebody, or of an id, as it needs it to say
+// who wrote. A user that does not exist is NOT_FOUND.
 type FindRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// @gotags: validate:"required,max=32"
-	Account       string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty" validate:"required,max=32"`
+	// @gotags: validate:"required_without=Id,max=32"
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty" validate:"required_without=Id,max=32"`
+	// Instead of the account; not both.
+	// @gotags: validate:"gte=0,excluded_with=Account"
+	Id            int64 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty" validate:"gte=0,excluded_with=Account"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -754,6 +758,13 @@ func (x *FindRequest) GetAccount() string {
 		return x.Account
 	}
 	return ""
+}
+
+func (x *FindRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 // FindResponse answers auth.find, without the user's e-mail address.
@@ -1092,9 +1103,10 @@ const file_authpb_auth_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1a\n" +
 	"\bpassword\x18\x03 \x01(\tR\bpassword\"\x17\n" +
-	"\x15ResetPasswordResponse\"'\n" +
+	"\x15ResetPasswordResponse\"7\n" +
 	"\vFindRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\".\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\".\n" +
 	"\fFindResponse\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\v2\n" +
 	".auth.UserR\x04user\"%\n" +

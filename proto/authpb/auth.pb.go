@@ -354,6 +354,82 @@ func (x *LoginResponse) GetUser() *User {
 	return nil
 }
 
+// ResendVerificationRequest is the input of the route auth.resend_verification:
+// a new code goes to the user's e-mail address and the former one ends. An
+// address that is verified already is FAILED_PRECONDITION.
+type ResendVerificationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResendVerificationRequest) Reset() {
+	*x = ResendVerificationRequest{}
+	mi := &file_authpb_auth_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResendVerificationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResendVerificationRequest) ProtoMessage() {}
+
+func (x *ResendVerificationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_authpb_auth_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResendVerificationRequest.ProtoReflect.Descriptor instead.
+func (*ResendVerificationRequest) Descriptor() ([]byte, []int) {
+	return file_authpb_auth_proto_rawDescGZIP(), []int{5}
+}
+
+// ResendVerificationResponse answers auth.resend_verification.
+type ResendVerificationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResendVerificationResponse) Reset() {
+	*x = ResendVerificationResponse{}
+	mi := &file_authpb_auth_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResendVerificationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResendVerificationResponse) ProtoMessage() {}
+
+func (x *ResendVerificationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_authpb_auth_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResendVerificationResponse.ProtoReflect.Descriptor instead.
+func (*ResendVerificationResponse) Descriptor() ([]byte, []int) {
+	return file_authpb_auth_proto_rawDescGZIP(), []int{6}
+}
+
 // LogoutRequest is the input of the route auth.logout: the session's user is
 // taken off the session and the token that it logged in with ends.
 type LogoutRequest struct {
@@ -364,7 +440,7 @@ type LogoutRequest struct {
 
 func (x *LogoutRequest) Reset() {
 	*x = LogoutRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[5]
+	mi := &file_authpb_auth_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +452,7 @@ func (x *LogoutRequest) String() string {
 func (*LogoutRequest) ProtoMessage() {}
 
 func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[5]
+	mi := &file_authpb_auth_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +465,7 @@ func (x *LogoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutRequest.ProtoReflect.Descriptor instead.
 func (*LogoutRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{5}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{7}
 }
 
 // LogoutResponse answers auth.logout.
@@ -401,7 +477,7 @@ type LogoutResponse struct {
 
 func (x *LogoutResponse) Reset() {
 	*x = LogoutResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[6]
+	mi := &file_authpb_auth_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +489,7 @@ func (x *LogoutResponse) String() string {
 func (*LogoutResponse) ProtoMessage() {}
 
 func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[6]
+	mi := &file_authpb_auth_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +502,7 @@ func (x *LogoutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogoutResponse.ProtoReflect.Descriptor instead.
 func (*LogoutResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{6}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{8}
 }
 
 // VerifyEmailRequest is the input of the route auth.verify_email: the code from
@@ -441,7 +517,7 @@ type VerifyEmailRequest struct {
 
 func (x *VerifyEmailRequest) Reset() {
 	*x = VerifyEmailRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[7]
+	mi := &file_authpb_auth_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +529,7 @@ func (x *VerifyEmailRequest) String() string {
 func (*VerifyEmailRequest) ProtoMessage() {}
 
 func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[7]
+	mi := &file_authpb_auth_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +542,7 @@ func (x *VerifyEmailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailRequest.ProtoReflect.Descriptor instead.
 func (*VerifyEmailRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{7}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VerifyEmailRequest) GetCode() string {
@@ -486,7 +562,7 @@ type VerifyEmailResponse struct {
 
 func (x *VerifyEmailResponse) Reset() {
 	*x = VerifyEmailResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[8]
+	mi := &file_authpb_auth_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +574,7 @@ func (x *VerifyEmailResponse) String() string {
 func (*VerifyEmailResponse) ProtoMessage() {}
 
 func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[8]
+	mi := &file_authpb_auth_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +587,7 @@ func (x *VerifyEmailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyEmailResponse.ProtoReflect.Descriptor instead.
 func (*VerifyEmailResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{8}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VerifyEmailResponse) GetUser() *User {
@@ -533,7 +609,7 @@ type RequestResetRequest struct {
 
 func (x *RequestResetRequest) Reset() {
 	*x = RequestResetRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[9]
+	mi := &file_authpb_auth_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +621,7 @@ func (x *RequestResetRequest) String() string {
 func (*RequestResetRequest) ProtoMessage() {}
 
 func (x *RequestResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[9]
+	mi := &file_authpb_auth_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +634,7 @@ func (x *RequestResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResetRequest.ProtoReflect.Descriptor instead.
 func (*RequestResetRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{9}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RequestResetRequest) GetAccount() string {
@@ -577,7 +653,7 @@ type RequestResetResponse struct {
 
 func (x *RequestResetResponse) Reset() {
 	*x = RequestResetResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[10]
+	mi := &file_authpb_auth_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +665,7 @@ func (x *RequestResetResponse) String() string {
 func (*RequestResetResponse) ProtoMessage() {}
 
 func (x *RequestResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[10]
+	mi := &file_authpb_auth_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +678,7 @@ func (x *RequestResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResetResponse.ProtoReflect.Descriptor instead.
 func (*RequestResetResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{10}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{12}
 }
 
 // ResetPasswordRequest is the input of the route auth.reset_password, which
@@ -623,7 +699,7 @@ type ResetPasswordRequest struct {
 
 func (x *ResetPasswordRequest) Reset() {
 	*x = ResetPasswordRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[11]
+	mi := &file_authpb_auth_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +711,7 @@ func (x *ResetPasswordRequest) String() string {
 func (*ResetPasswordRequest) ProtoMessage() {}
 
 func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[11]
+	mi := &file_authpb_auth_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +724,7 @@ func (x *ResetPasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordRequest.ProtoReflect.Descriptor instead.
 func (*ResetPasswordRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{11}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResetPasswordRequest) GetAccount() string {
@@ -681,7 +757,7 @@ type ResetPasswordResponse struct {
 
 func (x *ResetPasswordResponse) Reset() {
 	*x = ResetPasswordResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[12]
+	mi := &file_authpb_auth_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +769,7 @@ func (x *ResetPasswordResponse) String() string {
 func (*ResetPasswordResponse) ProtoMessage() {}
 
 func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[12]
+	mi := &file_authpb_auth_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +782,7 @@ func (x *ResetPasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPasswordResponse.ProtoReflect.Descriptor instead.
 func (*ResetPasswordResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{12}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{14}
 }
 
 // FindRequest is the input of the route auth.find: the user of an account name,
@@ -725,7 +801,7 @@ type FindRequest struct {
 
 func (x *FindRequest) Reset() {
 	*x = FindRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[13]
+	mi := &file_authpb_auth_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +813,7 @@ func (x *FindRequest) String() string {
 func (*FindRequest) ProtoMessage() {}
 
 func (x *FindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[13]
+	mi := &file_authpb_auth_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +826,7 @@ func (x *FindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindRequest.ProtoReflect.Descriptor instead.
 func (*FindRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{13}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FindRequest) GetAccount() string {
@@ -777,7 +853,7 @@ type FindResponse struct {
 
 func (x *FindResponse) Reset() {
 	*x = FindResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[14]
+	mi := &file_authpb_auth_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +865,7 @@ func (x *FindResponse) String() string {
 func (*FindResponse) ProtoMessage() {}
 
 func (x *FindResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[14]
+	mi := &file_authpb_auth_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +878,7 @@ func (x *FindResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindResponse.ProtoReflect.Descriptor instead.
 func (*FindResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{14}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FindResponse) GetUser() *User {
@@ -813,15 +889,19 @@ func (x *FindResponse) GetUser() *User {
 }
 
 type VerifyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The session that presented the token, so that auth.logout on it ends this
+	// token; may be empty where no session is meant.
+	Gate          string `protobuf:"bytes,2,opt,name=gate,proto3" json:"gate,omitempty"`
+	Session       uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[15]
+	mi := &file_authpb_auth_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +913,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[15]
+	mi := &file_authpb_auth_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +926,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{15}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VerifyRequest) GetToken() string {
@@ -854,6 +934,20 @@ func (x *VerifyRequest) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *VerifyRequest) GetGate() string {
+	if x != nil {
+		return x.Gate
+	}
+	return ""
+}
+
+func (x *VerifyRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
 }
 
 type VerifyResponse struct {
@@ -867,7 +961,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[16]
+	mi := &file_authpb_auth_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +973,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[16]
+	mi := &file_authpb_auth_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +986,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{16}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VerifyResponse) GetUser() int64 {
@@ -919,7 +1013,7 @@ type UsersRequest struct {
 
 func (x *UsersRequest) Reset() {
 	*x = UsersRequest{}
-	mi := &file_authpb_auth_proto_msgTypes[17]
+	mi := &file_authpb_auth_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1025,7 @@ func (x *UsersRequest) String() string {
 func (*UsersRequest) ProtoMessage() {}
 
 func (x *UsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[17]
+	mi := &file_authpb_auth_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1038,7 @@ func (x *UsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsersRequest.ProtoReflect.Descriptor instead.
 func (*UsersRequest) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{17}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsersRequest) GetIds() []int64 {
@@ -963,7 +1057,7 @@ type UsersResponse struct {
 
 func (x *UsersResponse) Reset() {
 	*x = UsersResponse{}
-	mi := &file_authpb_auth_proto_msgTypes[18]
+	mi := &file_authpb_auth_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1069,7 @@ func (x *UsersResponse) String() string {
 func (*UsersResponse) ProtoMessage() {}
 
 func (x *UsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[18]
+	mi := &file_authpb_auth_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1082,7 @@ func (x *UsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsersResponse.ProtoReflect.Descriptor instead.
 func (*UsersResponse) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{18}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UsersResponse) GetUsers() []*User {
@@ -1011,7 +1105,7 @@ type UserRegistered struct {
 
 func (x *UserRegistered) Reset() {
 	*x = UserRegistered{}
-	mi := &file_authpb_auth_proto_msgTypes[19]
+	mi := &file_authpb_auth_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1117,7 @@ func (x *UserRegistered) String() string {
 func (*UserRegistered) ProtoMessage() {}
 
 func (x *UserRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_authpb_auth_proto_msgTypes[19]
+	mi := &file_authpb_auth_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1130,7 @@ func (x *UserRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserRegistered.ProtoReflect.Descriptor instead.
 func (*UserRegistered) Descriptor() ([]byte, []int) {
-	return file_authpb_auth_proto_rawDescGZIP(), []int{19}
+	return file_authpb_auth_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UserRegistered) GetUser() int64 {
@@ -1088,7 +1182,9 @@ const file_authpb_auth_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\x03R\texpiresAt\x12\x1e\n" +
 	"\x04user\x18\x03 \x01(\v2\n" +
-	".auth.UserR\x04user\"\x0f\n" +
+	".auth.UserR\x04user\"\x1b\n" +
+	"\x19ResendVerificationRequest\"\x1c\n" +
+	"\x1aResendVerificationResponse\"\x0f\n" +
 	"\rLogoutRequest\"\x10\n" +
 	"\x0eLogoutResponse\"(\n" +
 	"\x12VerifyEmailRequest\x12\x12\n" +
@@ -1109,9 +1205,11 @@ const file_authpb_auth_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\".\n" +
 	"\fFindResponse\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\v2\n" +
-	".auth.UserR\x04user\"%\n" +
+	".auth.UserR\x04user\"S\n" +
 	"\rVerifyRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"C\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	"\x04gate\x18\x02 \x01(\tR\x04gate\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\"C\n" +
 	"\x0eVerifyResponse\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\x03R\x04user\x12\x1d\n" +
 	"\n" +
@@ -1141,28 +1239,30 @@ func file_authpb_auth_proto_rawDescGZIP() []byte {
 	return file_authpb_auth_proto_rawDescData
 }
 
-var file_authpb_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_authpb_auth_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_authpb_auth_proto_goTypes = []any{
-	(*User)(nil),                  // 0: auth.User
-	(*RegisterRequest)(nil),       // 1: auth.RegisterRequest
-	(*RegisterResponse)(nil),      // 2: auth.RegisterResponse
-	(*LoginRequest)(nil),          // 3: auth.LoginRequest
-	(*LoginResponse)(nil),         // 4: auth.LoginResponse
-	(*LogoutRequest)(nil),         // 5: auth.LogoutRequest
-	(*LogoutResponse)(nil),        // 6: auth.LogoutResponse
-	(*VerifyEmailRequest)(nil),    // 7: auth.VerifyEmailRequest
-	(*VerifyEmailResponse)(nil),   // 8: auth.VerifyEmailResponse
-	(*RequestResetRequest)(nil),   // 9: auth.RequestResetRequest
-	(*RequestResetResponse)(nil),  // 10: auth.RequestResetResponse
-	(*ResetPasswordRequest)(nil),  // 11: auth.ResetPasswordRequest
-	(*ResetPasswordResponse)(nil), // 12: auth.ResetPasswordResponse
-	(*FindRequest)(nil),           // 13: auth.FindRequest
-	(*FindResponse)(nil),          // 14: auth.FindResponse
-	(*VerifyRequest)(nil),         // 15: auth.VerifyRequest
-	(*VerifyResponse)(nil),        // 16: auth.VerifyResponse
-	(*UsersRequest)(nil),          // 17: auth.UsersRequest
-	(*UsersResponse)(nil),         // 18: auth.UsersResponse
-	(*UserRegistered)(nil),        // 19: auth.UserRegistered
+	(*User)(nil),                       // 0: auth.User
+	(*RegisterRequest)(nil),            // 1: auth.RegisterRequest
+	(*RegisterResponse)(nil),           // 2: auth.RegisterResponse
+	(*LoginRequest)(nil),               // 3: auth.LoginRequest
+	(*LoginResponse)(nil),              // 4: auth.LoginResponse
+	(*ResendVerificationRequest)(nil),  // 5: auth.ResendVerificationRequest
+	(*ResendVerificationResponse)(nil), // 6: auth.ResendVerificationResponse
+	(*LogoutRequest)(nil),              // 7: auth.LogoutRequest
+	(*LogoutResponse)(nil),             // 8: auth.LogoutResponse
+	(*VerifyEmailRequest)(nil),         // 9: auth.VerifyEmailRequest
+	(*VerifyEmailResponse)(nil),        // 10: auth.VerifyEmailResponse
+	(*RequestResetRequest)(nil),        // 11: auth.RequestResetRequest
+	(*RequestResetResponse)(nil),       // 12: auth.RequestResetResponse
+	(*ResetPasswordRequest)(nil),       // 13: auth.ResetPasswordRequest
+	(*ResetPasswordResponse)(nil),      // 14: auth.ResetPasswordResponse
+	(*FindRequest)(nil),                // 15: auth.FindRequest
+	(*FindResponse)(nil),               // 16: auth.FindResponse
+	(*VerifyRequest)(nil),              // 17: auth.VerifyRequest
+	(*VerifyResponse)(nil),             // 18: auth.VerifyResponse
+	(*UsersRequest)(nil),               // 19: auth.UsersRequest
+	(*UsersResponse)(nil),              // 20: auth.UsersResponse
+	(*UserRegistered)(nil),             // 21: auth.UserRegistered
 }
 var file_authpb_auth_proto_depIdxs = []int32{
 	0,  // 0: auth.RegisterResponse.user:type_name -> auth.User
@@ -1170,10 +1270,10 @@ var file_authpb_auth_proto_depIdxs = []int32{
 	0,  // 2: auth.VerifyEmailResponse.user:type_name -> auth.User
 	0,  // 3: auth.FindResponse.user:type_name -> auth.User
 	0,  // 4: auth.UsersResponse.users:type_name -> auth.User
-	15, // 5: auth.Auth.Verify:input_type -> auth.VerifyRequest
-	17, // 6: auth.Auth.Users:input_type -> auth.UsersRequest
-	16, // 7: auth.Auth.Verify:output_type -> auth.VerifyResponse
-	18, // 8: auth.Auth.Users:output_type -> auth.UsersResponse
+	17, // 5: auth.Auth.Verify:input_type -> auth.VerifyRequest
+	19, // 6: auth.Auth.Users:input_type -> auth.UsersRequest
+	18, // 7: auth.Auth.Verify:output_type -> auth.VerifyResponse
+	20, // 8: auth.Auth.Users:output_type -> auth.UsersResponse
 	7,  // [7:9] is the sub-list for method output_type
 	5,  // [5:7] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
@@ -1192,7 +1292,7 @@ func file_authpb_auth_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_authpb_auth_proto_rawDesc), len(file_authpb_auth_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,211 @@
+package bus
+
+import (
+	"context"
+	"sync"
+)
+
+// CoalescerConfig says how items become envelopes. R is what the owner wants
+// back with each item's outcome.
+type CoalescerConfig[R any] struct {
+	Publisher Publisher
+	Exchange  string
+	// Window is how many envelopes may be unconfirmed before further items wait
+	// to go out together; 1 where it is 0.
+	Window int
+	// MaxCount and MaxBytes bound one envelope; 512 items and 256 KiB where they
+	// are 0. A single item may be larger than MaxBytes and is then alone.
+	MaxCount int
+	MaxBytes int
+	// MaxPending bounds the bytes that wait for the window; 8 MiB where it is 0.
+	MaxPending int
+	// Header begins an envelope; nil for none.
+	Header func(b []byte, key string) []byte
+	// Settle is called once for each envelope, with the refs of its items and what
+	// became of it: in the order of publishing while the connection stands, and
+	// perhaps from two goroutines at once when it is lost. It must not block; refs
+	// is reused after it returns.
+	Settle func(refs []R, err error)
+}
+
+// Coalescer joins items of one key into envelopes while earlier envelopes are
+// unconfirmed: an idle one sends at once, a busy one sends large envelopes, and
+// there is no timer. Add is safe to call at once and never blocks.
+type Coalescer[R any] struct {
+	cfg  CoalescerConfig[R]
+	wake chan struct{} // holds one token: there is something to look at
+
+	mu          sync.Mutex
+	open        map[string]*envelope[R] // by key, the last one of it in pending
+	pending     []*envelope[R]          // in the order to publish
+	free        []*envelope[R]
+	sequence    uint64 // of the last envelope begun
+	bytes       int    // in pending
+	unconfirmed int
+	closed      bool
+}
+
+type envelope[R any] struct {
+	key        string
+	sequence   uint64
+	body       []byte
+	refs       []R
+	persistent bool
+}
+
+// keepEnvelopes bounds the emptied envelopes that wait to be used again, and
+// keepBytes the size of one that is kept.
+const (
+	keepEnvelopes = 64
+	keepBytes     = 512 << 10
+)
+
+// NewCoalescer returns a coalescer; Run publishes what is added to it.
+func NewCoalescer[R any](cfg CoalescerConfig[R]) *Coalescer[R] {
+	setDefault(&cfg.Window, 1)
+	setDefault(&cfg.MaxCount, 512)
+	setDefault(&cfg.MaxBytes, 256<<10)
+	setDefault(&cfg.MaxPending, 8<<20)
+	return &Coalescer[R]{cfg: cfg, wake: make(chan struct{}, 1), open: make(map[string]*envelope[R])}
+}
+
+func setDefault(v *int, to int) {
+	if *v <= 0 {
+		*v = to
+	}
+}
+
+// Add puts an item, which is copied, into an envelope of its key, and returns
+// that envelope's sequence number. The envelope is published after the one
+// numbered after, or is that one: whoever passes the number that the last call
+// returned keeps the order of its items over different keys. ErrFull and
+// ErrClosed say that the item was not taken.
+func (c *Coalescer[R]) Add(key string, after uint64, item []byte, persistent bool, ref R) (uint64, error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return 0, ErrClosed
+	}
+	if c.bytes > 0 && c.bytes+len(item) > c.cfg.MaxPending {
+		c.mu.Unlock()
+		return 0, ErrFull
+	}
+	e := c.open[key]
+	if e == nil || e.sequence < after || len(e.refs) >= c.cfg.MaxCount || len(e.body)+len(item) > c.cfg.MaxBytes {
+		e = c.begin(key)
+	}
+	e.body = append(e.body, item...)
+	e.refs = append(e.refs, ref)
+	e.persistent = e.persistent || persistent
+	c.bytes += len(item)
+	sequence := e.sequence
+	signal := c.unconfirmed < c.cfg.Window
+	c.mu.Unlock()
+	if signal {
+		c.signal()
+	}
+	return sequence, nil
+}
+
+func (c *Coalescer[R]) begin(key string) *envelope[R] {
+	var e *envelope[R]
+	if n := len(c.free); n > 0 {
+		e, c.free = c.free[n-1], c.free[:n-1]
+	} else {
+		e = &envelope[R]{}
+	}
+	c.sequence++
+	e.key, e.sequence = key, c.sequence
+	if c.cfg.Header != nil {
+		e.body = c.cfg.Header(e.body, key)
+	}
+	c.bytes += len(e.body)
+	c.open[key] = e
+	c.pending = append(c.pending, e)
+	return e
+}
+
+func (c *Coalescer[R]) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run publishes until ctx ends, then publishes what is still there, waits until
+// everything is settled, and returns. The publisher settles everything when its
+// connection is lost or it is closed, so Run does not hang without a broker.
+func (c *Coalescer[R]) Run(ctx context.Context) error {
+	done := ctx.Done()
+	var batch []*envelope[R]
+	for {
+		select {
+		case <-c.wake:
+		case <-done:
+			done = nil
+			c.mu.Lock()
+			c.closed = true
+			c.mu.Unlock()
+		}
+		var finished bool
+		batch, finished = c.take(batch[:0])
+		for _, e := range batch {
+			c.publish(e)
+		}
+		if finished && len(batch) == 0 {
+			return nil
+		}
+		clear(batch)
+	}
+}
+
+// take moves what may be published now out of pending. All that waited goes out
+// together, one envelope a key: the window is looked at between batches.
+func (c *Coalescer[R]) take(batch []*envelope[R]) (_ []*envelope[R], finished bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unconfirmed < c.cfg.Window && len(c.pending) > 0 {
+		batch = append(batch, c.pending...)
+		clear(c.pending)
+		c.pending = c.pending[:0]
+		clear(c.open)
+		c.unconfirmed += len(batch)
+		c.bytes = 0
+	}
+	return batch, c.closed && c.unconfirmed == 0 && len(c.pending) == 0
+}
+
+func (c *Coalescer[R]) publish(e *envelope[R]) {
+	c.cfg.Publisher.Publish(Message{
+		Exchange: c.cfg.Exchange, Key: e.key, Body: e.body, Persistent: e.persistent,
+	}, func(err error) {
+		c.cfg.Settle(e.refs, err)
+		c.settled(e)
+	})
+}
+
+func (c *Coalescer[R]) settled(e *envelope[R]) {
+	clear(e.refs)
+	e.key, e.refs, e.persistent = "", e.refs[:0], false
+	keep := cap(e.body) <= keepBytes
+	e.body = e.body[:0]
+
+	c.mu.Lock()
+	c.unconfirmed--
+	if keep && len(c.free) < keepEnvelopes {
+		c.free = append(c.free, e)
+	}
+	signal := c.unconfirmed < c.cfg.Window && len(c.pending) > 0 || c.closed
+	c.mu.Unlock()
+	if signal {
+		c.signal()
+	}
+}
+
+// Pending is how many bytes wait for the window, and how many envelopes are
+// unconfirmed.
+func (c *Coalescer[R]) Pending() (bytes, unconfirmed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes, c.unconfirmed
+}

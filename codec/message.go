@@ -154,7 +154,7 @@ func DecodeMessage(b []byte, m *Message) error {
 	route := b[:size:size]
 	switch {
 	case !compressed:
-		if !utf8.Valid(route) {
+		if !isText(route) {
 			return ErrRouteText
 		}
 	case size == 1:
@@ -169,7 +169,7 @@ func DecodeMessage(b []byte, m *Message) error {
 		return ErrTruncated
 	}
 	name := b[:n:n]
-	if !utf8.Valid(name) {
+	if !isText(name) {
 		return ErrNameText
 	}
 
@@ -238,14 +238,30 @@ func (m *Message) check() error {
 		return ErrDataType
 	case !m.Compressed && len(m.Route) > MaxName:
 		return ErrRouteLength
-	case !m.Compressed && !utf8.Valid(m.Route):
+	case !m.Compressed && !isText(m.Route):
 		return ErrRouteText
 	case len(m.Name) > MaxName:
 		return ErrNameLength
-	case !utf8.Valid(m.Name):
+	case !isText(m.Name):
 		return ErrNameText
 	}
 	return nil
 }
 
 func idSize(id uint64) int { return (bits.Len64(id) + 7) / 8 }
+
+// isText is utf8.Valid, made faster for what routes and names are: some ten to
+// thirty bytes of ASCII, which utf8.Valid looks at one by one for a large part.
+// In DecodeMessage it was 30 ns of 50 (BenchmarkDecodeMessage).
+func isText(b []byte) bool {
+	const word, high = 8, 0x8080808080808080
+	if len(b) < word {
+		return utf8.Valid(b)
+	}
+	// The last word overlaps the one before it where the length is no multiple.
+	all := binary.LittleEndian.Uint64(b[len(b)-word:])
+	for i := 0; i < len(b)-word; i += word {
+		all |= binary.LittleEndian.Uint64(b[i:])
+	}
+	return all&high == 0 || utf8.Valid(b)
+}

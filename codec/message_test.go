@@ -162,6 +162,26 @@ func TestAppendMessageRefuses(t *testing.T) {
 	}
 }
 
+// A byte that is not UTF-8 is found at any place of a route of any length, and
+// text beyond ASCII is taken at any place.
+func TestRouteText(t *testing.T) {
+	for length := 1; length <= codec.MaxName; length++ {
+		for at := range length {
+			route := bytes.Repeat([]byte("x"), length)
+			route[at] = 0x80
+			if _, err := codec.AppendMessage(nil, &codec.Message{Route: route}); !errors.Is(err, codec.ErrRouteText) {
+				t.Fatalf("byte %d of %d: %v", at, length, err)
+			}
+			if at+1 < length {
+				copy(route[at:], "é")
+				if _, err := codec.AppendMessage(nil, &codec.Message{Route: route}); err != nil {
+					t.Fatalf("é at %d of %d: %v", at, length, err)
+				}
+			}
+		}
+	}
+}
+
 func TestWhoMaySend(t *testing.T) {
 	client, server := "", ""
 	for kind := range codec.MessageType(8) {

@@ -1,0 +1,55 @@
+package worker
+
+import (
+	"context"
+	"net/netip"
+)
+
+// MessageType is what kind of message a client sent, as on the wire.
+type MessageType uint8
+
+// The message types that reach a worker.
+const (
+	Request MessageType = 0 // waits for an answer
+	Notify  MessageType = 1 // waits for none
+	Ack     MessageType = 4 // says that a push has arrived
+)
+
+// DataType is the form of data, as on the wire.
+type DataType uint8
+
+// The data types.
+const (
+	Text     DataType = 0
+	JSON     DataType = 1
+	Protobuf DataType = 2
+)
+
+// Session names one client's connection, wherever it is. It is comparable.
+type Session struct {
+	Gate        string // the gate's id
+	GateAddress string // host:port of the gate's gRPC service
+	ID          uint64 // the gate's number of the session
+}
+
+// Caller is who sent a request, and what it says of itself.
+type Caller struct {
+	Session  Session
+	User     int64      // 0 is nobody
+	Address  netip.Addr // the client's; invalid where the gate did not say
+	Route    string
+	Type     MessageType
+	DataType DataType
+	ID       uint64 // the client's id of the message; of an Ack, the push's
+	// Redelivered says that this request may have been handled before.
+	Redelivered bool
+}
+
+// From returns who sent the request that a handler's context belongs to; the
+// zero Caller for any other context.
+func From(ctx context.Context) Caller {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c.caller
+	}
+	return Caller{}
+}

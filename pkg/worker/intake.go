@@ -1,0 +1,239 @@
+package worker
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pkg/errors"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/motto123/minigate/pkg/bus"
+)
+
+// envelope is a delivery whose requests are under way. It is acked with the
+// last of them.
+type envelope struct {
+	delivery bus.Delivery
+	key      string       // where its replies go
+	left     atomic.Int32 // requests that have not come to their end
+	lost     atomic.Bool  // one of them was given up: it must be delivered again
+}
+
+// intake makes calls of deliveries. It is called by one goroutine.
+type intake struct {
+	w      *Worker
+	base   context.Context // of the calls
+	lanes  *lanes
+	acks   *settler
+	gates  map[string]gateName
+	answer func(gate string) // a gate asks who is here
+}
+
+// gateName is a gate as it stands in envelopes, in strings that do not keep an
+// envelope alive.
+type gateName struct{ id, address, key string }
+
+// keepGates bounds the names that are kept.
+const keepGates = 1024
+
+var errEmpty = errors.New("worker: the envelope names no gate or no route")
+
+func (in *intake) handle(d bus.Delivery) {
+	w := in.w
+	if d.Redelivered {
+		w.stats.redelivered.Add(1)
+	}
+	e := &envelope{delivery: d}
+	first, announce, err := in.read(e)
+	switch {
+	case err != nil:
+		w.stats.malformed.Add(1)
+		w.log.WithField("key", d.Key).Errorf("envelope dead-lettered: %+v", err)
+		in.acks.put(e, bus.DeadLetter)
+	case announce != "":
+		in.answer(announce)
+		in.acks.put(e, bus.Acked)
+	case first == nil:
+		in.acks.put(e, bus.Acked)
+	default:
+		for c := in.lanes.add(first); c != nil; c = c.next {
+			e.lost.Store(true)
+			in.acks.done(c.envelope)
+		}
+	}
+}
+
+// read returns the calls of an envelope, linked by next, or the gate that asks
+// for an announcement.
+func (in *intake) read(e *envelope) (first *call, announce string, err error) {
+	w := in.w
+	var (
+		header bus.Header
+		last   *call
+		gate   gateName
+		rt     *route
+		ack    *route
+		count  int32
+	)
+	err = bus.ReadRequests(e.delivery.Body, &header, func(r *bus.Request) error {
+		if count == 0 {
+			if header.Gate == "" || header.Route == "" {
+				return errEmpty
+			}
+			gate = in.gate(&header)
+			e.key = gate.key
+			rt, ack = w.routes[header.Route], w.acks[header.Route]
+			if rt == nil {
+				rt = w.unknown(strings.Clone(header.Route))
+			}
+		}
+		c := &call{envelope: e, route: rt, sequence: r.Sequence, parent: in.base}
+		c.caller = Caller{
+			Session:     Session{Gate: gate.id, GateAddress: gate.address, ID: r.Session},
+			User:        r.User,
+			Type:        MessageType(r.Type),
+			DataType:    DataType(r.DataType),
+			ID:          r.ID,
+			Redelivered: e.delivery.Redelivered,
+		}
+		switch c.caller.Type {
+		case Request, Notify:
+		case Ack:
+			if ack == nil {
+				w.stats.unknownAcks.Add(1)
+				return nil
+			}
+			c.route = ack
+		default:
+			return errors.Errorf("message type %d", r.Type)
+		}
+		c.caller.Route = c.route.name
+		c.caller.Address, _ = netip.AddrFromSlice(r.Address)
+		if r.Deadline != 0 {
+			c.deadline = time.UnixMilli(r.Deadline)
+		}
+		c.raw = Raw{DataType: c.caller.DataType, Name: c.route.nameOf(r.Name), Data: r.Data}
+		if last == nil {
+			first = c
+		} else {
+			last.next = c
+		}
+		last = c
+		count++
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	e.left.Store(count)
+	if e.delivery.Key == w.cfg.Topology.AnnounceKey() {
+		if header.Gate == "" {
+			return nil, "", errEmpty
+		}
+		return nil, strings.Clone(header.Gate), nil
+	}
+	return first, "", nil
+}
+
+func (in *intake) gate(h *bus.Header) gateName {
+	g, ok := in.gates[h.Gate]
+	if ok && g.address == h.GateAddress {
+		return g
+	}
+	if len(in.gates) >= keepGates {
+		clear(in.gates)
+	}
+	g = gateName{id: strings.Clone(h.Gate), address: strings.Clone(h.GateAddress)}
+	g.key = in.w.cfg.Topology.GateKey(g.id)
+	in.gates[g.id] = g
+	return g
+}
+
+// nameOf is a string of b, without an allocation where it is what the route
+// expects.
+func (r *route) nameOf(b []byte) string {
+	if string(b) == r.inName {
+		return r.inName
+	}
+	return string(b)
+}
+
+// unknown is the route of requests that came because the service's queue gets
+// all of SERVICE.#, and that has no handler.
+func (w *Worker) unknown(name string) *route {
+	return &route{name: name, serve: func(context.Context, any) (any, error) {
+		return nil, status.Errorf(codes.NotFound, "there is no route %s", name)
+	}}
+}
+
+// settler acks envelopes: apart from whoever finished the last request, since
+// that may be the goroutine of the publisher's confirms, which must not wait for
+// the consumer's socket.
+type settler struct {
+	log func(error)
+
+	mu   sync.Mutex
+	list []settlement // at most what the prefetch lets in
+	wake chan struct{}
+}
+
+type settlement struct {
+	delivery bus.Delivery
+	as       bus.Settlement
+}
+
+func newSettler(log func(error)) *settler {
+	return &settler{log: log, wake: make(chan struct{}, 1)}
+}
+
+// done says that one request of an envelope came to its end.
+func (s *settler) done(e *envelope) {
+	if e.left.Add(-1) != 0 {
+		return
+	}
+	as := bus.Acked
+	if e.lost.Load() {
+		as = bus.Requeued
+	}
+	s.put(e, as)
+}
+
+func (s *settler) put(e *envelope, as bus.Settlement) {
+	s.mu.Lock()
+	s.list = append(s.list, settlement{delivery: e.delivery, as: as})
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run settles until ctx ends, and then what is still there.
+func (s *settler) run(ctx context.Context) {
+	var list []settlement
+	for {
+		ending := ctx.Err() != nil // looked at before the list, which is then the last
+		s.mu.Lock()
+		list, s.list = s.list, list[:0]
+		s.mu.Unlock()
+		for _, one := range list {
+			// ErrStale: it comes again by itself, and was handled once too often.
+			if err := one.delivery.Settle(one.as); err != nil && !errors.Is(err, bus.ErrStale) {
+				s.log(err)
+			}
+		}
+		clear(list)
+		if ending {
+			return
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,37 @@
+package worker
+
+import (
+	"context"
+
+	"github.com/pkg/errors"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc/codes"
+)
+
+// logged writes a line for what went wrong, once, here at the top. What the
+// client did wrong it is told itself, so that is a line for debugging only.
+func (w *Worker) logged(next HandlerFunc) HandlerFunc {
+	return func(ctx context.Context, in any) (any, error) {
+		out, err := next(ctx, in)
+		if err == nil || errors.Is(err, errLate) {
+			return out, err
+		}
+		caller := From(ctx)
+		level := logrus.DebugLevel
+		switch code := codeOf(err); {
+		case code == codes.Internal || code == codes.DataLoss:
+			level = logrus.ErrorLevel
+		case code == codes.Unavailable, code == codes.DeadlineExceeded, caller.Type != Request:
+			level = logrus.WarnLevel
+		}
+		if w.log.Logger.IsLevelEnabled(level) {
+			w.log.WithFields(logrus.Fields{
+				"route":   caller.Route,
+				"gate":    caller.Session.Gate,
+				"session": caller.Session.ID,
+				"user":    caller.User,
+			}).Logf(level, "%+v", err)
+		}
+		return out, err
+	}
+}

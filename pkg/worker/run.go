@@ -1,0 +1,181 @@
+package worker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/pkg/errors"
+	"google.golang.org/grpc/codes"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/commonpb"
+)
+
+// Run serves until ctx ends, then finishes what it has taken within
+// Config.DrainTimeout, and returns when everything it started has ended: a
+// handler that does not return when its context ends keeps it waiting. It
+// returns nil after ctx ended, or what is wrong with the configuration, or why
+// the service's queue can not be had. A worker runs once.
+func (w *Worker) Run(ctx context.Context) error {
+	if !w.started.CompareAndSwap(false, true) {
+		w.problem("Run was called twice")
+	}
+	if len(w.problems) > 0 {
+		return errors.WithStack(joined(w.problems))
+	}
+	for _, table := range []map[string]*route{w.routes, w.acks} {
+		for _, r := range table {
+			r.serve = w.chain(r)
+		}
+	}
+	publisher, err := w.cfg.Bus.Publisher()
+	if err != nil {
+		return errors.Wrap(err, "worker: open a publisher")
+	}
+
+	// Everything but the consuming lives longer than ctx, since what was taken is
+	// finished, and is stopped in the order in which it feeds the next.
+	lasting := context.WithoutCancel(ctx)
+	base, stopCalls := context.WithCancelCause(lasting)
+	defer stopCalls(nil)
+	acks := newSettler(func(err error) { w.log.Errorf("ack: %+v", err) })
+	out := newOutbox(publisher, w.cfg.Topology.ReplyExchange(), &w.stats, acks.done)
+	lanes := newLanes(w.cfg.Concurrency, func(c *call) { w.serve(out, acks, c) })
+	announcer := newAnnouncer(w, publisher)
+	stopAnnouncer := start(lasting, announcer.run)
+	stopAcks := start(lasting, acks.run)
+	stopSending := start(lasting, func(ctx context.Context) { _ = out.coalescer.Run(ctx) })
+	stopRetry := start(lasting, out.retry)
+	w.out.Store(out)
+
+	in := &intake{
+		w: w, base: base, lanes: lanes, acks: acks,
+		gates:  make(map[string]gateName),
+		answer: announcer.tellGate,
+	}
+	failed := w.cfg.Bus.Consume(ctx, bus.Consumer{
+		Queue:    w.queue(),
+		Prefetch: w.cfg.Prefetch,
+		Handle:   in.handle,
+		Drain:    w.cfg.DrainTimeout,
+		Ready: func() {
+			w.ready.Store(true)
+			announcer.tellAll()
+		},
+	})
+	w.ready.Store(false)
+
+	stopCalls(errShutdown)
+	for c := lanes.close(); c != nil; c = c.next {
+		c.envelope.lost.Store(true)
+		acks.done(c.envelope)
+	}
+	w.out.Store(nil)
+	stopAnnouncer()
+	stopRetry()
+	stopSending()
+	stopAcks()
+	w.gates.close()
+	if err := publisher.Close(); err != nil && failed == nil {
+		w.log.Warnf("close the publisher: %+v", err)
+	}
+	return errors.Wrapf(failed, "worker %s: consume", w.service)
+}
+
+func joined(problems []error) error {
+	err := problems[0]
+	for _, p := range problems[1:] {
+		err = errors.Errorf("%v; %v", err, p)
+	}
+	return err
+}
+
+// start runs f in a goroutine; stop ends its context and waits for it.
+func start(parent context.Context, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	var ended sync.WaitGroup
+	ended.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		ended.Wait()
+	}
+}
+
+func (w *Worker) queue() bus.Queue {
+	t := w.cfg.Topology
+	return bus.Queue{
+		Name: t.WorkerQueue(w.service),
+		Bindings: []bus.Binding{
+			{Exchange: t.RequestExchange(), Key: t.ServiceKey(w.service)},
+			{Exchange: t.RequestExchange(), Key: t.AnnounceKey()},
+		},
+		MaxBytes:   w.cfg.QueueBytes,
+		DeadLetter: true,
+		Quorum:     w.cfg.Quorum,
+	}
+}
+
+// serve brings one call to its end: BenchmarkServe counts what it costs.
+func (w *Worker) serve(out *outbox, acks *settler, c *call) {
+	begun := time.Now()
+	if c.deadline.IsZero() {
+		c.deadline = begun.Add(w.cfg.Timeout)
+	}
+	answer, err := c.route.serve(c, &c.raw)
+	code := codeOf(err)
+	late := err == errLate
+	switch {
+	case late:
+		w.stats.expired.Add(1)
+		code = codes.DeadlineExceeded
+	case err != nil:
+		w.stats.fail(code)
+	}
+	w.stats.handled.Add(1)
+	e := c.envelope
+	if late || c.caller.Type != Request {
+		acks.done(e)
+	} else {
+		w.answer(out, c, answer, err)
+	}
+	c.finish()
+	if w.cfg.Observe != nil {
+		w.cfg.Observe(c.caller.Route, code, time.Since(begun))
+	}
+}
+
+// answer sends what a handler returned, or its error.
+func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
+	reply := bus.Reply{
+		Session:  c.caller.Session.ID,
+		Sequence: c.sequence,
+		DataType: uint8(c.caller.DataType),
+	}
+	raw, ok := answer.(*Raw)
+	switch {
+	case err != nil:
+		w.fill(&reply, c, problemOf(err))
+	case !ok:
+		w.log.WithField("route", c.caller.Route).Errorf("the answer is a %T", answer)
+		w.fill(&reply, c, problemOf(errors.New("no answer")))
+	case len(raw.Data) > w.cfg.MaxReply:
+		w.log.WithField("route", c.caller.Route).Errorf("the answer has %d bytes, more than the %d allowed",
+			len(raw.Data), w.cfg.MaxReply)
+		w.fill(&reply, c, &commonpb.Error{
+			Code: int32(codes.ResourceExhausted), Message: "the answer is too large",
+		})
+	default:
+		reply.DataType, reply.Data = uint8(raw.DataType), raw.Data
+		reply.Name = append(c.name[:0], raw.Name...)
+	}
+	out.reply(c, &reply)
+}
+
+func (w *Worker) fill(reply *bus.Reply, c *call, problem *commonpb.Error) {
+	data, err := encodeError(c.buffer(), c.caller.DataType, problem)
+	if err != nil {
+		w.log.Errorf("%+v", err) // the client still learns from name and code
+	}
+	reply.Name, reply.Data, reply.Code = []byte(errorName), data, uint32(problem.Code)
+}

@@ -1,0 +1,164 @@
+package client
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/proto/commonpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Error is what every call returns that did not succeed: what the service or
+// the gate answered, and also UNAVAILABLE where the connection has ended,
+// DEADLINE_EXCEEDED and CANCELLED where the context has, RESOURCE_EXHAUSTED for
+// a message that is too large, and INTERNAL for an answer that can not be read.
+// status.Code and status.FromError understand it. It unwraps to the context's
+// error, or to why the connection ended.
+type Error struct {
+	// Message is for people.
+	Message string
+	// Violations are the fields that broke a rule, with INVALID_ARGUMENT.
+	Violations []Violation
+
+	code  codes.Code
+	cause error
+}
+
+// Violation names a field and the rule that it broke.
+type Violation struct {
+	Field string
+	Rule  string
+}
+
+// Code is one of gRPC's canonical codes, never OK.
+func (e *Error) Code() codes.Code { return e.code }
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", codeName(e.code), e.Message)
+	for i, v := range e.Violations {
+		separator := ", "
+		if i == 0 {
+			separator = " ("
+		}
+		fmt.Fprintf(&b, "%s%s %s", separator, v.Field, v.Rule)
+	}
+	if len(e.Violations) > 0 {
+		b.WriteByte(')')
+	}
+	return b.String()
+}
+
+// GRPCStatus makes package status understand e.
+func (e *Error) GRPCStatus() *status.Status { return status.New(e.code, e.Message) }
+
+func (e *Error) Unwrap() error { return e.cause }
+
+// KickError is why a connection ended that the gate ended.
+type KickError struct {
+	// Code is one of the protocol's: draining, replaced, slow_consumer …
+	Code string
+	// Reason is for people.
+	Reason string
+	// RetryAfter is how long to wait before dialling again.
+	RetryAfter time.Duration
+	// Resume says that the session can go on elsewhere.
+	Resume bool
+}
+
+func (e *KickError) Error() string {
+	if e.Reason == "" {
+		return "kicked: " + e.Code
+	}
+	return "kicked: " + e.Code + ": " + e.Reason
+}
+
+// HandshakeError is a gate's refusal of a handshake.
+type HandshakeError struct {
+	// Code is 400 not understood, 401 bad token, 426 version, 503 draining or full.
+	Code int
+	// Message is for people; it may be empty.
+	Message string
+	// RetryAfter is how long to wait before dialling again, with 503.
+	RetryAfter time.Duration
+}
+
+func (e *HandshakeError) Error() string {
+	text := e.Message
+	if text == "" {
+		switch e.Code {
+		case 400:
+			text = "not understood"
+		case 401:
+			text = "the token is not valid"
+		case 426:
+			text = "the protocol version is not served"
+		case 503:
+			text = "the gate takes no connections now"
+		default:
+			text = "refused"
+		}
+	}
+	return fmt.Sprintf("refused with %d: %s", e.Code, text)
+}
+
+// errorName is how an answer says that it is none.
+const errorName = "common.Error"
+
+// readError reads the answer that is an error.
+func readError(data codec.DataType, body []byte) *Error {
+	var in commonpb.Error
+	var err error
+	switch data {
+	case codec.Protobuf:
+		err = proto.Unmarshal(body, &in)
+	case codec.JSON:
+		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(body, &in)
+	default:
+		name, text, _ := strings.Cut(string(body), ": ")
+		in.Code, in.Message = int32(codeOf(name)), text
+	}
+	if err != nil {
+		return &Error{code: codes.Internal, Message: "the error can not be read", cause: err}
+	}
+	e := &Error{code: codes.Code(in.GetCode()), Message: in.GetMessage()}
+	if e.code == codes.OK || e.code > codes.Unauthenticated {
+		e.code = codes.Unknown
+	}
+	for _, v := range in.GetViolations() {
+		e.Violations = append(e.Violations, Violation{Field: v.GetField(), Rule: v.GetRule()})
+	}
+	return e
+}
+
+// codeOf reads a code's name as in the protocol, NOT_FOUND.
+func codeOf(name string) codes.Code {
+	for code := codes.OK; code <= codes.Unauthenticated; code++ {
+		if codeName(code) == name {
+			return code
+		}
+	}
+	return codes.Unknown
+}
+
+// codeName writes a code as in the protocol. Package codes can read these names
+// and writes others.
+func codeName(code codes.Code) string {
+	var b strings.Builder
+	for i, r := range code.String() {
+		if i > 0 && 'A' <= r && r <= 'Z' && code != codes.OK {
+			b.WriteByte('_')
+		}
+		b.WriteRune(r)
+	}
+	name := strings.ToUpper(b.String())
+	if code == codes.Canceled {
+		return "CANCELLED"
+	}
+	return name
+}

@@ -1,0 +1,162 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/presence"
+)
+
+// Config is what a gate needs. Zero values of the settings mean the defaults
+// that stand beside them.
+type Config struct {
+	// TCP and WebSocket are the addresses to listen on for clients, host:port;
+	// an empty one is not served.
+	TCP       string
+	WebSocket string
+	// GRPC is the address of the Gate service, for services only.
+	GRPC string
+	// AdvertiseGRPC is the host:port by which workers reach the Gate service;
+	// GRPC where it is empty.
+	AdvertiseGRPC string
+
+	Bus      bus.Bus
+	Topology bus.Topology
+	// Verify says whose token it is: an error with gRPC's code Unauthenticated
+	// refuses the token, any other means that nobody can say now.
+	Verify Verifier
+	// Presence is told which users are here. Without it nobody can be bound.
+	Presence *presence.Store
+	// Events takes session.bound and session.closed; nil for none.
+	Events Events
+	Log    logrus.FieldLogger
+
+	// GRPCOptions are given to the gRPC server, for example its credentials.
+	GRPCOptions []grpc.ServerOption
+
+	Loops      int // event loops; one a processor
+	Publishers int // publisher shards that the loops share; 1
+	Window     int // unconfirmed envelopes a publisher before requests wait; 1
+
+	Heartbeat        time.Duration // how often a client is to send one; 30 s
+	HandshakeTimeout time.Duration // 5 s
+	RequestTimeout   time.Duration // how long a request may wait for its reply; 10 s
+
+	Limits Limits
+}
+
+// Limits bound what clients may ask for. Zero values mean the defaults.
+type Limits struct {
+	Connections         int // in all; 10,000
+	ConnectionsPerIP    int // of one client address; 0 is no limit of its own
+	InFlight            int // unanswered requests of one session; 64
+	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
+	Message             int // bytes of one message; 1 MiB, 8 MiB at the most
+	WriteQueue          int // bytes that wait for one slow client; 1 MiB
+	Handshakes          int // tokens that are verified at once; 1,024
+	Routes              int // codes in the dictionary; 4,096
+	GroupsPerSession    int // 64
+	PendingPerPublisher int // bytes of requests that wait for the broker; 16 MiB
+}
+
+// Verifier says whose token it is.
+type Verifier interface {
+	Verify(ctx context.Context, token string, gate string, session uint64) (user int64, err error)
+}
+
+// Events publishes an event, and returns when the broker has it.
+type Events interface {
+	Publish(ctx context.Context, name string, m proto.Message) error
+}
+
+// maxMessage is the most that the protocol allows for one message.
+const maxMessage = 8 << 20
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Publishers, 1)
+	setDefault(&c.Window, 1)
+	setDefault(&c.Heartbeat, 30*time.Second)
+	setDefault(&c.HandshakeTimeout, 5*time.Second)
+	setDefault(&c.RequestTimeout, 10*time.Second)
+	setDefault(&c.Limits.Connections, 10_000)
+	setDefault(&c.Limits.InFlight, 64)
+	setDefault(&c.Limits.Message, 1<<20)
+	setDefault(&c.Limits.WriteQueue, 1<<20)
+	setDefault(&c.Limits.Handshakes, 1024)
+	setDefault(&c.Limits.Routes, 4096)
+	setDefault(&c.Limits.GroupsPerSession, 64)
+	setDefault(&c.Limits.PendingPerPublisher, 16<<20)
+	if c.AdvertiseGRPC == "" {
+		c.AdvertiseGRPC = c.GRPC
+	}
+	if c.Topology == (bus.Topology{}) {
+		c.Topology = bus.NewTopology("")
+	}
+	if c.Log == nil {
+		c.Log = logrus.StandardLogger()
+	}
+	return c
+}
+
+func setDefault[T int | time.Duration](v *T, to T) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+func (c Config) validate() error {
+	if c.TCP == "" && c.WebSocket == "" {
+		return errors.New("gate: no address to listen on: want a TCP or a WebSocket address")
+	}
+	for name, address := range map[string]string{"tcp": c.TCP, "websocket": c.WebSocket, "grpc": c.GRPC} {
+		if address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return fmt.Errorf("gate: %s address: got %q, want host:port: %w", name, address, err)
+		}
+	}
+	if c.Bus == nil {
+		return errors.New("gate: no bus")
+	}
+	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour || c.Heartbeat%time.Second != 0 {
+		return fmt.Errorf("gate: heartbeat: got %v, want whole seconds from 1s to 1h", c.Heartbeat)
+	}
+	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout} {
+		if v < 10*time.Millisecond || v > time.Hour {
+			return fmt.Errorf("gate: %s: got %v, want 10ms to 1h", name, v)
+		}
+	}
+	l := c.Limits
+	for name, v := range map[string]int{
+		"loops": c.Loops, "connections per address": l.ConnectionsPerIP, "requests per second": l.RequestsPerSecond,
+	} {
+		if v < 0 {
+			return fmt.Errorf("gate: %s: got %d, want 0 or more", name, v)
+		}
+	}
+	for name, v := range map[string]int{
+		"publishers": c.Publishers, "window": c.Window, "connections": l.Connections, "requests in flight": l.InFlight,
+		"write queue": l.WriteQueue, "handshakes": l.Handshakes, "groups per session": l.GroupsPerSession,
+		"pending bytes": l.PendingPerPublisher,
+	} {
+		if v < 1 {
+			return fmt.Errorf("gate: %s: got %d, want 1 or more", name, v)
+		}
+	}
+	if l.Message < 1 || l.Message > maxMessage {
+		return fmt.Errorf("gate: message: got %d bytes, want 1 to %d", l.Message, maxMessage)
+	}
+	if l.Routes < 1 || l.Routes > 65535 {
+		return fmt.Errorf("gate: routes: got %d, want 1 to 65535", l.Routes)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package gate
+
+import (
+	"encoding/json"
+
+	"github.com/motto123/minigate/codec"
+)
+
+// The codes of a Kick, as the protocol names them.
+const (
+	kickProtocol  = "protocol_error"
+	kickHeartbeat = "heartbeat_timeout"
+	kickSlow      = "slow_consumer"
+	kickRate      = "rate_limited"
+	kickReplaced  = "replaced"
+	kickKicked    = "kicked"
+	kickDraining  = "draining"
+	kickShutdown  = "shutting_down"
+)
+
+// validKick reports whether code is one that the protocol names.
+func validKick(code string) bool {
+	switch code {
+	case kickProtocol, kickHeartbeat, kickSlow, kickRate, kickReplaced, kickKicked, kickDraining, kickShutdown:
+		return true
+	}
+	return false
+}
+
+// kickBody is the body of a Kick packet.
+type kickBody struct {
+	Code         string `json:"code"`
+	Reason       string `json:"reason"`
+	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
+	Resume       bool   `json:"resume"`
+}
+
+// maxReason bounds the text of a kick, which may hold what a service said.
+const maxReason = 1024
+
+// kick tells the client why, and closes. A client that does not read is closed
+// without a word: it would not hear it.
+func (s *session) kick(code, reason string) {
+	if s.state >= closing {
+		return
+	}
+	g := s.loop.gate
+	g.stats.kicked(code)
+	s.reason = code
+	g.log.WithFields(map[string]any{
+		"session": s.id, "user": s.user, "address": s.address, "code": code,
+	}).Debug("kick: " + reason)
+	s.state = closing
+	if code == kickSlow {
+		s.conn.close()
+		return
+	}
+	if len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	body, err := json.Marshal(kickBody{Code: code, Reason: reason})
+	if err != nil {
+		g.log.WithError(err).Error("encode a kick")
+		s.conn.close()
+		return
+	}
+	s.write(codec.Kick, body)
+	s.loop.wheel.put(s, s.loop.now+lingerMillis)
+}
+
+// refuse answers a handshake with something other than 200, and closes.
+func (s *session) refuse(answer handshakeAnswer) {
+	if s.state >= closing {
+		return
+	}
+	g := s.loop.gate
+	g.stats.HandshakesRefused.Add(1)
+	s.reason = "refused"
+	s.state = closing
+	body, err := json.Marshal(answer)
+	if err != nil {
+		g.log.WithError(err).Error("encode a handshake's answer")
+		s.conn.close()
+		return
+	}
+	s.write(codec.HandshakeAck, body)
+	s.loop.wheel.put(s, s.loop.now+lingerMillis)
+}

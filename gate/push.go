@@ -1,0 +1,81 @@
+package gate
+
+import (
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
+)
+
+// pushCache holds one push as packets, in the forms in which sessions want it,
+// so that a push to ten thousand is encoded once and copied.
+type pushCache [4][]byte
+
+// push writes a push to whom it is for on this loop.
+func (l *loop) push(r *bus.Reply, cache *pushCache) {
+	switch {
+	case r.Everyone:
+		for _, s := range l.sessions {
+			s.push(r, cache)
+		}
+	case r.Group != "":
+		for s := range l.groups[r.Group] {
+			s.push(r, cache)
+		}
+	case r.User != 0:
+		for _, s := range l.users[r.User] {
+			s.push(r, cache)
+		}
+	case r.Session&loopMask == l.index:
+		if s := l.sessions[r.Session]; s != nil {
+			s.push(r, cache)
+		} else {
+			l.gate.stats.RepliesLate.Add(1)
+		}
+	}
+}
+
+// push writes one push: with the route's code where the session's dictionary
+// holds it, and in JSON where that is what the session speaks.
+func (s *session) push(r *bus.Reply, cache *pushCache) {
+	g := s.loop.gate
+	if s.state != active {
+		return
+	}
+	code, coded := g.dictionary.CodeOf(r.Route)
+	coded = coded && code <= s.known
+	inJSON := s.data != codec.Protobuf && len(r.JSON) > 0 || r.DataType == uint8(codec.JSON)
+	form := 0
+	if coded {
+		form |= 1
+	}
+	if inJSON {
+		form |= 2
+	}
+	if packet := cache[form]; packet != nil {
+		g.stats.Pushes.Add(1)
+		s.out = append(s.begin(), packet...)
+		return
+	}
+
+	m := codec.Message{
+		Type: codec.Push, Data: codec.DataType(r.DataType), ID: r.ID, Compressed: coded, Code: code, Name: r.Name, Body: r.Data,
+	}
+	if inJSON {
+		m.Data = codec.JSON
+		if len(r.JSON) > 0 {
+			m.Body = r.JSON
+		}
+	}
+	if !coded {
+		m.Code, m.Route = 0, []byte(r.Route)
+	}
+	start := len(s.begin())
+	if m.Data > codec.Protobuf || !s.send(&m) {
+		g.stats.PushesDropped.Add(1)
+		return
+	}
+	g.stats.Pushes.Add(1)
+	many := r.Everyone || r.Group != ""
+	if many && m.Size() <= codec.MaxBody { // a larger one goes only to who takes fragments
+		cache[form] = append([]byte(nil), s.out[start:]...)
+	}
+}

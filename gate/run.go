@@ -1,0 +1,309 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/gatepb"
+)
+
+// parts are the goroutines of a gate's Run, each ended by itself.
+type parts struct {
+	running sync.WaitGroup
+	failed  chan struct{} // closed when a part ends that nobody stopped
+
+	mu    sync.Mutex
+	err   error
+	fails sync.Once
+}
+
+func newParts() *parts { return &parts{failed: make(chan struct{})} }
+
+// start runs f until the function that it returns is called, which waits for
+// f's end.
+func (p *parts) start(name string, f func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	p.running.Add(1)
+	go func() {
+		defer p.running.Done()
+		defer close(ended)
+		err := f(ctx)
+		if ctx.Err() == nil {
+			p.fails.Do(func() { close(p.failed) })
+		}
+		if err != nil {
+			p.mu.Lock()
+			if p.err == nil {
+				p.err = fmt.Errorf("gate: %s: %w", name, err)
+			}
+			p.mu.Unlock()
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// wait returns the first error of a part, when all of them have ended.
+func (p *parts) wait() error {
+	p.running.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// consume takes envelopes from the gate's own queue.
+func (g *Gate) consume(ctx context.Context) error {
+	t := g.cfg.Topology
+	return g.cfg.Bus.Consume(ctx, bus.Consumer{
+		Queue: bus.Queue{
+			Name: t.GateQueue(g.id),
+			Bindings: []bus.Binding{
+				{Exchange: t.ReplyExchange(), Key: t.GateKey(g.id)},
+				{Exchange: t.ReplyExchange(), Key: t.AllGates()},
+			},
+			Expires: keepQueue, MaxBytes: maxReplyQueue,
+		},
+		Prefetch: prefetch,
+		Handle:   g.deliver,
+		Ready:    g.askForRoutes,
+	})
+}
+
+// ack settles deliveries that the loops are done with.
+func (g *Gate) ack(ctx context.Context) {
+	for {
+		select {
+		case d := <-g.done:
+			settle := d.Ack
+			if !d.ok {
+				settle = func() error { return d.Reject(false) }
+			}
+			if err := settle(); err != nil {
+				g.log.WithError(err).Debug("ack an envelope of replies")
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// askForRoutes asks every service to announce its routes to this gate.
+func (g *Gate) askForRoutes() {
+	// The announce key is no route, so it can not meet a client's. One replica of
+	// each service answers; a service that starts later announces itself.
+	_, err := g.shards[0].Add(g.cfg.Topology.AnnounceKey(), 0, nil, false, ref{})
+	if err != nil {
+		g.log.WithError(err).Warn("ask services for their routes")
+	}
+}
+
+// announced takes a service's routes into the dictionary.
+func (g *Gate) announced(a *bus.Announcement) error {
+	var routes []string
+	for _, route := range a.Routes {
+		if bus.ValidRoute(route) && bus.Service(route) == a.Service {
+			routes = append(routes, strings.Clone(route)) // it aliases the envelope
+		} else {
+			g.stats.AnnouncementsFailed.Add(1)
+			g.log.Warnf("service %q announces %q, which is no route of it", a.Service, route)
+		}
+	}
+	if err := g.dictionary.Add(routes...); err != nil {
+		// Clients then name these routes in full.
+		g.stats.AnnouncementsFailed.Add(1)
+		g.log.WithError(err).WithField("service", a.Service).Warn("a route gets no code")
+	}
+	return nil
+}
+
+// dictionaryJSON is the JSON of the first n codes, made once a growth.
+func (g *Gate) dictionaryJSON(n int) []byte {
+	if c := g.dictCache.Load(); c != nil && c.n == n {
+		return c.json
+	}
+	c := &dictionaryJSON{n, g.dictionary.JSON(n)}
+	g.dictCache.Store(c)
+	return c.json
+}
+
+// tick lets time pass on all loops.
+func (g *Gate) tick(ctx context.Context) {
+	ticker := time.NewTicker(wheelTick * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			for _, l := range g.allLoops() {
+				l.post(l.tick)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// newLoop registers one of gnet's loops.
+func (g *Gate) newLoop(of gnet.EventLoop, execute func(func()) error) *loop {
+	g.addLoop.Lock()
+	defer g.addLoop.Unlock()
+	next := &loops{of: make(map[gnet.EventLoop]*loop)}
+	if old := g.loops.Load(); old != nil {
+		if l := old.of[of]; l != nil {
+			return l
+		}
+		for k, l := range old.of {
+			next.of[k] = l
+		}
+		next.all = append(next.all, old.all...)
+	}
+	l := newLoop(g, len(next.all), execute)
+	next.of[of] = l
+	next.all = append(next.all, l)
+	g.loops.Store(next)
+	return l
+}
+
+func (g *Gate) allLoops() []*loop {
+	if loops := g.loops.Load(); loops != nil {
+		return loops.all
+	}
+	return nil
+}
+
+// overLimit is how many connections beyond the limit are kept long enough to be
+// told so.
+const overLimit = 1000
+
+// admit counts a connection. One that is admitted but not counted is to be told
+// that the gate is full.
+func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
+	l := g.cfg.Limits
+	g.limits.Lock()
+	defer g.limits.Unlock()
+	if g.stats.Connections.Load() >= int64(l.Connections+overLimit) {
+		g.stats.ConnectionsRefused.Add(1)
+		return false, false
+	}
+	g.stats.Connections.Add(1)
+	if g.limits.connections >= l.Connections {
+		return true, false
+	}
+	if l.ConnectionsPerIP > 0 {
+		if g.limits.of[address] >= l.ConnectionsPerIP {
+			return true, false
+		}
+		g.limits.of[address]++
+	}
+	g.limits.connections++
+	return true, true
+}
+
+// forget counts a connection less.
+func (g *Gate) forget(s *session) {
+	g.limits.Lock()
+	defer g.limits.Unlock()
+	g.stats.Connections.Add(-1)
+	if !s.counted {
+		return
+	}
+	g.limits.connections--
+	if g.cfg.Limits.ConnectionsPerIP > 0 {
+		if g.limits.of[s.address]--; g.limits.of[s.address] <= 0 {
+			delete(g.limits.of, s.address)
+		}
+	}
+}
+
+// verify runs f on a goroutine of its own, if there is a place for one.
+func (g *Gate) verify(f func(ctx context.Context)) bool {
+	if g.cfg.Verify == nil {
+		return false
+	}
+	select {
+	case g.handshakes <- struct{}{}:
+	default:
+		return false
+	}
+	g.verifiers.Add(1)
+	go func() {
+		defer g.verifiers.Done()
+		defer func() { <-g.handshakes }()
+		ctx, cancel := context.WithTimeout(g.base, g.cfg.HandshakeTimeout)
+		defer cancel()
+		f(ctx)
+	}()
+	return true
+}
+
+// event is one event that waits to be published.
+type event struct {
+	name string
+	m    proto.Message
+}
+
+const (
+	maxEvents    = 4096
+	eventTimeout = 5 * time.Second
+)
+
+func (g *Gate) sessionBound(session uint64, user int64) {
+	g.emit("session.bound", &gatepb.SessionBound{Gate: g.id, Session: session, User: user, At: time.Now().UnixMilli()})
+}
+
+func (g *Gate) sessionClosed(session uint64, user int64, reason string) {
+	g.emit("session.closed", &gatepb.SessionClosed{
+		Gate: g.id, Session: session, User: user, At: time.Now().UnixMilli(), Reason: reason,
+	})
+}
+
+// emit never blocks: a loop calls it. What does not fit is dropped and counted.
+func (g *Gate) emit(name string, m proto.Message) {
+	if g.cfg.Events == nil {
+		return
+	}
+	select {
+	case g.events <- event{name, m}:
+	default:
+		g.stats.EventsDropped.Add(1)
+	}
+}
+
+// publishEvents publishes until ctx ends, and then what is still there.
+func (g *Gate) publishEvents(ctx context.Context) {
+	publish := func(e event) {
+		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
+		defer cancel()
+		if err := g.cfg.Events.Publish(call, e.name, e.m); err != nil {
+			g.stats.EventsDropped.Add(1)
+			g.log.WithError(err).Warn("publish " + e.name)
+		}
+	}
+	for {
+		select {
+		case e := <-g.events:
+			publish(e)
+		case <-ctx.Done():
+			end := time.Now().Add(eventTimeout)
+			for time.Now().Before(end) {
+				select {
+				case e := <-g.events:
+					publish(e)
+				default:
+					return
+				}
+			}
+			return
+		}
+	}
+}

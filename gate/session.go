@@ -1,0 +1,307 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/motto123/minigate/codec"
+)
+
+// session is one client's connection and who it is. It does not know its
+// transport, and belongs to its loop's thread: no other may touch it.
+type session struct {
+	id   uint64
+	loop *loop
+	conn conn
+
+	state     state
+	transport transport
+	fragment  bool           // the client takes fragments
+	data      codec.DataType // of the client's last message: what it speaks
+	known     uint16         // codes of the dictionary that the client has
+	user      int64
+
+	decoder   codec.Decoder
+	assembler codec.Assembler
+	held      []byte // packets that came while the token was being verified
+
+	sequence uint32    // of the last request
+	envelope uint64    // that holds the last request, so that the order is kept
+	pending  []pending // requests that wait for their replies; nil while none does
+	tokens   float32   // of the rate limit
+	tokensAt int64     // when tokens was counted
+
+	lastSeen    int64 // when anything came from the client
+	connectedAt int64
+	out         []byte // to be written at the end of this turn; nil while nothing is
+
+	groups     []string
+	secret     [16]byte // the session as the client knows it
+	address    netip.Addr
+	clientType string
+	reason     string // why it was closed by the gate; empty while it was not
+
+	wheelNext, wheelPrevious *session
+	busyNext, busyPrevious   *session
+	wheelSlot                int16
+	inWheel, isBusy, isDirty bool
+	counted                  bool // against the limits of connections
+}
+
+// state is how far a session has come.
+type state uint8
+
+const (
+	opened    state = iota // waits for the handshake
+	verifying              // waits for whose token it is
+	active
+	closing // all is said: what comes is thrown away until the client closes
+	closed
+)
+
+// transport names what carries a session, for people.
+type transport uint8
+
+const (
+	overTCP transport = iota
+	overWebSocket
+)
+
+func (t transport) String() string {
+	if t == overWebSocket {
+		return "websocket"
+	}
+	return "tcp"
+}
+
+// conn is what a session needs of its transport. Its methods are called on the
+// session's loop.
+type conn interface {
+	// write takes all of b, which may be used again afterwards; what the socket
+	// does not take now waits in buffered.
+	write(b []byte)
+	buffered() int
+	// finish closes the sending side once all is written, so that the client gets
+	// to read the last words instead of a reset.
+	finish()
+	// close closes at once. It ends in a call of session.disconnected.
+	close()
+}
+
+// errStop ends the decoding of what a session does not want any more.
+var errStop = errors.New("gate: session takes no more")
+
+// lingerMillis is how long a finished session may take to close its side.
+const lingerMillis = 2000
+
+func newSession(l *loop, c conn, t transport, address netip.Addr) *session {
+	s := &session{
+		loop: l, conn: c, transport: t, address: address, data: codec.Protobuf,
+		lastSeen: l.now, connectedAt: l.now, tokensAt: l.now,
+		tokens: float32(l.gate.cfg.Limits.RequestsPerSecond),
+	}
+	l.add(s)
+	l.wheel.put(s, l.now+l.gate.cfg.HandshakeTimeout.Milliseconds())
+	return s
+}
+
+func (s *session) owner() *loop { return s.loop }
+
+// received takes bytes from the transport, in any cut. b is not kept.
+func (s *session) received(b []byte) {
+	if s.state >= closing {
+		return
+	}
+	s.lastSeen = s.loop.now
+	err := s.decoder.Feed(b, s.packet)
+	if err != nil && !errors.Is(err, errStop) {
+		s.kick(kickProtocol, err.Error())
+	}
+}
+
+// packet handles one packet. An error ends the decoding.
+func (s *session) packet(p codec.Packet) error {
+	switch s.state {
+	case opened:
+		if p.Type != codec.Handshake {
+			return fmt.Errorf("the first packet is a %v, not a handshake", p.Type)
+		}
+		s.handshake(p.Body)
+		return s.stopped()
+	case verifying:
+		return s.hold(p)
+	case active:
+		return s.activePacket(p)
+	default:
+		return errStop
+	}
+}
+
+func (s *session) activePacket(p codec.Packet) error {
+	switch p.Type {
+	case codec.Heartbeat:
+		s.write(codec.Heartbeat, nil)
+	case codec.Data:
+		message, done, err := s.assembler.Add(p, s.loop.gate.cfg.Limits.Message)
+		if err != nil {
+			return err
+		}
+		if done {
+			return s.message(message)
+		}
+	case codec.Handshake:
+		return errors.New("a second handshake")
+	default:
+		return fmt.Errorf("a %v packet from a client", p.Type)
+	}
+	return s.stopped()
+}
+
+func (s *session) message(b []byte) error {
+	var m codec.Message
+	if err := codec.DecodeMessage(b, &m); err != nil {
+		return err
+	}
+	if !m.Type.FromClient() {
+		return fmt.Errorf("a %v message from a client", m.Type)
+	}
+	s.data = m.Data
+	s.publish(&m)
+	return s.stopped()
+}
+
+// stopped is errStop when the last packet ended the session.
+func (s *session) stopped() error {
+	if s.state >= closing {
+		return errStop
+	}
+	return nil
+}
+
+// hold keeps what the client sends while its token is verified. A client has
+// no reason to send much before it was answered.
+func (s *session) hold(p codec.Packet) error {
+	if p.Type == codec.Handshake {
+		return errors.New("a second handshake")
+	}
+	held, err := codec.AppendPacket(s.held, p.Type, p.Sub, p.Body)
+	if err != nil {
+		return err
+	}
+	if len(held) > codec.HeaderSize+codec.MaxBody {
+		return errors.New("too much before the handshake was answered")
+	}
+	s.held = held
+	return nil
+}
+
+// release handles what hold kept.
+func (s *session) release() {
+	held := s.held
+	s.held = nil
+	for len(held) > 0 && s.state == active {
+		p, n, err := codec.DecodePacket(held)
+		if err == nil {
+			err = s.packet(p)
+		}
+		if err != nil {
+			if !errors.Is(err, errStop) {
+				s.kick(kickProtocol, err.Error())
+			}
+			return
+		}
+		held = held[n:]
+	}
+}
+
+// write puts one packet behind what this turn already leaves to be written. Its
+// body is never over codec.MaxBody.
+func (s *session) write(t codec.PacketType, body []byte) {
+	out, err := codec.AppendPacket(s.begin(), t, 0, body)
+	if err != nil {
+		s.loop.gate.log.WithError(err).Error("write " + t.String())
+		return
+	}
+	s.out = out
+}
+
+// begin is the write buffer of this turn. Whoever appends to it sets s.out.
+func (s *session) begin() []byte {
+	if s.out == nil {
+		s.out = s.loop.buffer()
+	}
+	if !s.isDirty {
+		s.isDirty = true
+		s.loop.dirty = append(s.loop.dirty, s)
+	}
+	return s.out
+}
+
+// flush gives the transport what this turn left to be written.
+func (s *session) flush() {
+	s.isDirty = false
+	out := s.out
+	s.out = nil
+	if out == nil {
+		return
+	}
+	if len(out) > 0 && s.state != closed {
+		s.conn.write(out)
+	}
+	s.loop.recycle(out)
+	if s.state == closing {
+		s.conn.finish()
+		return
+	}
+	if s.state < closing && s.conn.buffered() > s.loop.gate.cfg.Limits.WriteQueue {
+		s.kick(kickSlow, fmt.Sprintf("over %d bytes wait for this client", s.loop.gate.cfg.Limits.WriteQueue))
+	}
+}
+
+// expired is called by the wheel when something was to have come by now.
+func (s *session) expired() {
+	g := s.loop.gate
+	switch s.state {
+	case opened, verifying:
+		due := s.connectedAt + g.cfg.HandshakeTimeout.Milliseconds()
+		if s.state == verifying {
+			// Verify has a deadline of its own; this one only guards the loop.
+			due += g.cfg.RequestTimeout.Milliseconds()
+		}
+		if s.loop.now < due {
+			s.loop.wheel.put(s, due)
+			return
+		}
+		s.kick(kickProtocol, fmt.Sprintf("no handshake within %v", g.cfg.HandshakeTimeout))
+	case active:
+		due := s.lastSeen + g.silence.Milliseconds()
+		if s.loop.now < due {
+			s.loop.wheel.put(s, due)
+			return
+		}
+		s.kick(kickHeartbeat, fmt.Sprintf("nothing came within %v", g.silence))
+	case closing:
+		s.conn.close()
+	}
+}
+
+// disconnected is called by the transport, once, when the connection is gone.
+func (s *session) disconnected() {
+	if s.state == closed {
+		return
+	}
+	g := s.loop.gate
+	user, reason := s.user, s.reason
+	if reason == "" {
+		reason = "closed"
+	}
+	s.state = closed
+	s.held, s.pending = nil, nil
+	s.loop.remove(s)
+	g.forget(s)
+	if user != 0 {
+		g.users.unbound(user)
+		g.sessionClosed(s.id, user, reason)
+	}
+}

@@ -1,0 +1,260 @@
+package gate
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/gobwas/ws"
+	"github.com/panjf2000/gnet/v2"
+)
+
+// webSocket carries a session's packets in binary frames (RFC 6455), as a byte
+// stream: a frame may hold several packets or part of one, so no frame is ever
+// held; what came of its payload is unmasked where it lies and handed on.
+type webSocket struct {
+	conn    gnet.Conn
+	session *session
+
+	// partial is what came of the HTTP request or of a frame's header or of a
+	// control frame, so far; nil between them.
+	partial  []byte
+	upgraded bool
+	closing  bool // a close frame was sent
+
+	left      int64 // of the current data frame's payload
+	position  int   // in the mask
+	mask      [4]byte
+	continued bool // a fragmented message is open
+}
+
+const (
+	webSocketPath = "/ws"
+	maxHTTPHeader = 8 << 10
+	maxControl    = 125 // RFC 6455, 5.5
+)
+
+func (w *webSocket) owner() *loop { return w.session.loop }
+
+func (w *webSocket) disconnected() { w.session.disconnected() }
+
+// received takes bytes from the socket, in any cut.
+func (w *webSocket) received(b []byte) {
+	if w.session.state >= closing {
+		return
+	}
+	if !w.upgraded {
+		b = w.upgrade(b)
+	}
+	for len(b) > 0 && w.session.state < closing {
+		if w.left > 0 {
+			n := min(int64(len(b)), w.left)
+			payload := b[:n:n]
+			ws.Cipher(payload, w.mask, w.position)
+			w.position = (w.position + int(n)) & 3
+			w.left -= n
+			b = b[n:]
+			w.session.received(payload)
+			continue
+		}
+		b = w.frame(b)
+	}
+}
+
+// frame reads a frame's header and, of a control frame, the payload too. It
+// returns what is behind that.
+func (w *webSocket) frame(b []byte) []byte {
+	if w.partial != nil {
+		b = append(w.partial, b...)
+		w.partial = nil
+	}
+	header, size, err := readHeader(b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		w.partial = append([]byte(nil), b...) // at most 13 bytes
+		return nil
+	}
+	if err == nil {
+		state := ws.StateServerSide
+		if w.continued {
+			state = state.Set(ws.StateFragmented)
+		}
+		err = ws.CheckHeader(header, state)
+	}
+	if err != nil {
+		w.fail(ws.StatusProtocolError, err.Error())
+		return nil
+	}
+	if header.OpCode.IsControl() {
+		whole := size + int(header.Length)
+		if len(b) < whole {
+			w.partial = append([]byte(nil), b...) // at most 14 + 125 bytes
+			return nil
+		}
+		payload := b[size:whole:whole]
+		ws.Cipher(payload, header.Mask, 0)
+		w.control(header.OpCode, payload)
+		return b[whole:]
+	}
+	if header.OpCode == ws.OpText {
+		w.fail(ws.StatusUnsupportedData, "JSON text frames are not there yet: send packets in binary frames")
+		return nil
+	}
+	w.continued = !header.Fin
+	w.left, w.mask, w.position = header.Length, header.Mask, 0
+	return b[size:]
+}
+
+// readHeader is ws.ReadHeader on bytes: io.ErrUnexpectedEOF asks for more.
+func readHeader(b []byte) (ws.Header, int, error) {
+	r := bytes.NewReader(b)
+	h, err := ws.ReadHeader(r)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return h, len(b) - r.Len(), err
+}
+
+func (w *webSocket) control(op ws.OpCode, payload []byte) {
+	s := w.session
+	s.lastSeen = s.loop.now
+	switch op {
+	case ws.OpPing:
+		w.writeFrame(ws.OpPong, payload)
+	case ws.OpClose:
+		// RFC 6455, 5.5.1: the answer repeats the status.
+		code := ws.StatusNormalClosure
+		if len(payload) >= 2 {
+			code, _ = ws.ParseCloseFrameData(payload)
+		}
+		if code.IsNotUsed() || code.IsProtocolReserved() {
+			code = ws.StatusNormalClosure
+		}
+		w.end(code, "")
+		s.state = closing
+		s.loop.wheel.put(s, s.loop.now+lingerMillis)
+		finish(w.conn)
+	}
+}
+
+// fail closes because of what the client sent, which is no packet: the reason is
+// in the close frame, where any WebSocket client shows it.
+func (w *webSocket) fail(code ws.StatusCode, reason string) {
+	s := w.session
+	s.loop.gate.stats.kicked(kickProtocol)
+	s.reason = kickProtocol
+	w.end(code, reason)
+	s.state = closing
+	s.loop.wheel.put(s, s.loop.now+lingerMillis)
+	finish(w.conn)
+}
+
+// end sends the close frame, once.
+func (w *webSocket) end(code ws.StatusCode, reason string) {
+	if w.closing || !w.upgraded {
+		return
+	}
+	body := ws.NewCloseFrameBody(code, reason)
+	w.writeFrame(ws.OpClose, body[:min(len(body), maxControl)])
+	w.closing = true
+}
+
+func (w *webSocket) writeFrame(op ws.OpCode, payload []byte) {
+	if w.closing {
+		return
+	}
+	var header bytes.Buffer
+	if err := ws.WriteHeader(&header, ws.Header{Fin: true, OpCode: op, Length: int64(len(payload))}); err != nil {
+		w.owner().gate.log.WithError(err).Error("write a frame's header")
+		return
+	}
+	_, _ = w.conn.Writev([][]byte{header.Bytes(), payload}) // an error closes the connection by itself
+}
+
+func (w *webSocket) write(b []byte) { w.writeFrame(ws.OpBinary, b) }
+func (w *webSocket) buffered() int  { return w.conn.OutboundBuffered() }
+func (w *webSocket) close()         { closeConn(w.conn) }
+
+func (w *webSocket) finish() {
+	w.end(ws.StatusNormalClosure, "")
+	finish(w.conn)
+}
+
+// upgrade reads the HTTP request and answers it. It returns what is behind it.
+func (w *webSocket) upgrade(b []byte) []byte {
+	if w.partial != nil {
+		b = append(w.partial, b...)
+		w.partial = nil
+	}
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		if len(b) > maxHTTPHeader {
+			w.reject(http.StatusRequestHeaderFieldsTooLarge, "the request's header is over 8 KiB")
+			return nil
+		}
+		w.partial = append([]byte(nil), b...)
+		return nil
+	}
+	end += len("\r\n\r\n")
+	if end > maxHTTPHeader {
+		w.reject(http.StatusRequestHeaderFieldsTooLarge, "the request's header is over 8 KiB")
+		return nil
+	}
+	if status, reason := refusedRequest(b[:end]); status != 0 {
+		w.reject(status, reason)
+		return nil
+	}
+	answer := new(bytes.Buffer)
+	_, err := ws.Upgrader{}.Upgrade(struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader(b[:end]), answer})
+	_, _ = w.conn.Write(answer.Bytes())
+	if err != nil { // the answer says what was wrong
+		w.drop()
+		return nil
+	}
+	w.upgraded = true
+	return b[end:]
+}
+
+// refusedRequest answers what is not for a WebSocket; status 0 is an upgrade.
+func refusedRequest(request []byte) (status int, reason string) {
+	line, _, _ := strings.Cut(string(request), "\r\n")
+	fields := strings.Fields(line)
+	if len(fields) != 3 {
+		return http.StatusBadRequest, "this is not HTTP"
+	}
+	path, _, _ := strings.Cut(fields[1], "?")
+	switch {
+	case strings.HasPrefix(path, "/v1/"):
+		return http.StatusNotImplemented, "requests over HTTP are not there yet: use a WebSocket at " + webSocketPath
+	case path != webSocketPath:
+		return http.StatusNotFound, "there is nothing here but a WebSocket at " + webSocketPath
+	}
+	return 0, ""
+}
+
+// reject answers an HTTP request with an error, and closes.
+func (w *webSocket) reject(status int, reason string) {
+	body, err := json.Marshal(map[string]any{"code": status, "message": reason})
+	if err != nil {
+		body = []byte("{}")
+	}
+	_, _ = w.conn.Write(fmt.Appendf(nil,
+		"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), len(body), body))
+	w.drop()
+}
+
+func (w *webSocket) drop() {
+	s := w.session
+	s.loop.gate.stats.HandshakesRefused.Add(1)
+	s.reason = "refused"
+	s.state = closing
+	s.loop.wheel.put(s, s.loop.now+lingerMillis)
+	finish(w.conn)
+}

@@ -45,7 +45,7 @@ func (d *Decoder) Feed(b []byte, each func(Packet) error) error {
 		}
 		if err != nil {
 			// The header is all that it takes to fail again.
-			d.partial = append([]byte(nil), b[:min(len(b), HeaderSize)]...)
+			d.partial = keep(nil, b[:min(len(b), HeaderSize)])
 			return err
 		}
 		if err := each(p); err != nil {

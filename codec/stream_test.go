@@ -194,6 +194,7 @@ func FuzzFeed(f *testing.F) {
 	f.Add(stream, []byte{})
 	f.Add([]byte{4, 0, 0, 1, 0x80, 'a', 4, 0, 0, 1, 1, 'b', 9}, []byte{2})
 	f.Add([]byte{3, 0, 0, 0, 0, 4, 1, 0, 1}, []byte{8})
+	f.Add([]byte("0"), []byte{1})
 	f.Fuzz(func(t *testing.T, stream, cuts []byte) {
 		want, left, wantErr := decodeAll(stream)
 		var pieces [][]byte

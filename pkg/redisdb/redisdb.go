@@ -1,0 +1,59 @@
+// Package redisdb opens the Redis that presence, tokens, codes, limits and node
+// leases live in: a server, or one in this process that keeps its data in a file.
+//
+// It refuses to know any key: each belongs to the package that writes it.
+package redisdb
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config says which Redis.
+type Config struct {
+	// URL is host:port, or a URL such as redis://:password@host:6379/0.
+	URL string
+	// PoolSize bounds the connections; 10 a processor where it is 0.
+	PoolSize int
+	// Timeout bounds reading and writing one command; 2 s where it is 0.
+	Timeout time.Duration
+}
+
+// Open returns a client of a server. It does not wait for the server to be
+// there: a command fails until it is.
+func Open(cfg Config) (redis.UniversalClient, error) {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 2 * time.Second
+	}
+	o := &redis.Options{Addr: cfg.URL}
+	if isURL(cfg.URL) {
+		var err error
+		if o, err = redis.ParseURL(cfg.URL); err != nil {
+			return nil, fmt.Errorf("redis address: %w", err)
+		}
+	}
+	o.PoolSize = cfg.PoolSize
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout
+	o.ContextTimeoutEnabled = true
+	return redis.NewClient(o), nil
+}
+
+func isURL(s string) bool {
+	for _, scheme := range []string{"redis://", "rediss://", "unix://"} {
+		if len(s) > len(scheme) && s[:len(scheme)] == scheme {
+			return true
+		}
+	}
+	return false
+}
+
+// Ping says whether the server answers.
+func Ping(ctx context.Context, c redis.UniversalClient) error {
+	if err := c.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("ping redis: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+# minigate: `make run` starts all of it in one process, `make test` tests all of it.
+# Both need Go and nothing else; the tests install what they talk to (Debian).
+
+GO      ?= go
+BIN     := bin/minigate
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Tools at pinned versions, built from source by the go command: nothing to install.
+BUF    := $(GO) tool -modfile=.ci/buf.mod buf
+TOOL   := $(GO) tool -modfile=.ci/tools.mod
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/minigate
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) .
+
+.PHONY: run
+run: build ## Run everything in one process: gate, workers, bus, Redis, SQLite
+	$(BIN) dev
+
+.PHONY: test
+test: ## Start RabbitMQ, MariaDB, Redis and SMTP where the environment names none, and run all tests
+	deploy/services.sh run $(GO) test -race -count=1 -timeout 12m $(TESTFLAGS) ./...
+
+.PHONY: check
+check: ## Format, vet, lint, and generated code that is up to date
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck -checks "$$(grep -v '^#' .ci/staticcheck.checks | paste -sd,)" ./...
+	$(GO) mod tidy -diff
+	$(BUF) lint proto
+	.ci/proto --check
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: proto
+proto: ## Generate Go from proto/ with pinned tools
+	.ci/proto
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	.ci/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: bench
+bench: ## Run the benchmarks of all packages
+	deploy/services.sh run $(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## Remove what was built, and the data of `make run`
+	rm -rf bin .cache .dev

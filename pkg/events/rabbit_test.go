@@ -1,0 +1,424 @@
+package events
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/emailpb"
+)
+
+// depth is how many messages wait in a queue.
+func depth(t *testing.T, name string) (n int) {
+	t.Helper()
+	withChannel(t, func(channel *amqp.Channel) {
+		q, err := channel.QueueDeclarePassive(name, true, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = q.Messages
+	})
+	return n
+}
+
+// get takes one message from a queue.
+func get(t *testing.T, name string) (d amqp.Delivery) {
+	t.Helper()
+	withChannel(t, func(channel *amqp.Channel) {
+		eventually(t, "a message in "+name, func() bool {
+			var ok bool
+			var err error
+			if d, ok, err = channel.Get(name, true); err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		})
+	})
+	return d
+}
+
+func TestDeadLetterOnTheBroker(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	e, _ := newEvents(t, c)
+	Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error {
+		panic(strings.Repeat("long 😀", 4000))
+	}, Retries(1))
+	run(t, e)
+	publish(t, e, mail("42"))
+	d := get(t, c.Topology.DeadQueue())
+	for key, want := range map[string]string{"event": "email.verification", "group": "one", "attempts": "2", "name": "email.Verification"} {
+		if d.Headers[key] != want {
+			t.Errorf("header %s is %v, want %s", key, d.Headers[key], want)
+		}
+	}
+	reason, _ := d.Headers["reason"].(string)
+	if !strings.Contains(reason, "panic") || len(reason) > reasonLimit {
+		t.Errorf("reason has %d bytes: %.80s", len(reason), reason)
+	}
+	if d.RoutingKey != c.Topology.EventQueue("one", "email.verification") || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
+		t.Errorf("key %q, mode %d, id %q", d.RoutingKey, d.DeliveryMode, d.MessageId)
+	}
+	if !bytes.Contains(d.Body, []byte("42")) {
+		t.Error("the dead letter has lost its payload")
+	}
+}
+
+// What others put into the queue can be anything; it must not come back for ever.
+func TestGarbageIsADeadLetter(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	e, _ := newEvents(t, c)
+	Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error {
+		t.Error("the handler got garbage")
+		return nil
+	})
+	e.Reserve("two", "email.verification")
+	run(t, e)
+	publish(t, e, &emailpb.Verification{}) // the queues are there now, and this is invalid
+	get(t, c.Topology.DeadQueue())
+	for name, p := range map[string]amqp.Publishing{
+		"no protobuf":   {Body: []byte{0xff, 0xff}},
+		"empty":         {},
+		"other headers": {Body: []byte{0xff}, Headers: amqp.Table{"x-death": []any{amqp.Table{"count": int64(3)}}, "n": int32(7), "id": int64(9)}},
+		"other type":    {Headers: amqp.Table{"name": "email.PasswordReset"}, Body: []byte{}},
+	} {
+		withChannel(t, func(channel *amqp.Channel) {
+			if err := channel.PublishWithContext(context.Background(), c.Topology.EventExchange(), "email.verification", false, false, p); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if d := get(t, c.Topology.DeadQueue()); d.Headers["attempts"] != "1" {
+			t.Errorf("%s: %v attempts, want 1", name, d.Headers["attempts"])
+		}
+	}
+}
+
+func TestReplicasCompete(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	var mu sync.Mutex
+	got := map[string]int{}
+	both := [2]atomic.Int32{}
+	var publisher *Events
+	for i := range 2 {
+		e, _ := newEvents(t, c)
+		Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error {
+			mu.Lock()
+			defer mu.Unlock()
+			got[in.Code]++
+			both[i].Add(1)
+			return nil
+		})
+		run(t, e)
+		publisher = e
+	}
+	eventually(t, "both replicas at work", func() bool {
+		publish(t, publisher, mail("warm"))
+		return both[0].Load() > 0 && both[1].Load() > 0
+	})
+	for i := range 100 {
+		publish(t, publisher, mail(strconv.Itoa(i)))
+	}
+	eventually(t, "100 messages", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(got) == 101
+	})
+	for code, n := range got {
+		if n != 1 && code != "warm" {
+			t.Errorf("%s came %d times", code, n)
+		}
+	}
+}
+
+func TestReserveKeepsWhatComesBeforeTheGroup(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	e, _ := newEvents(t, c)
+	e.Reserve("one", "email.verification")
+	stop := run(t, e)
+	publish(t, e, mail("early"))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	later, _ := newEvents(t, c)
+	got := make(chan string, 1)
+	Subscribe(later, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
+	run(t, later)
+	if code := receive(t, got); code != "early" {
+		t.Error(code)
+	}
+}
+
+// A consumer that dies with an unacked message: its connection is cut while the
+// handler runs, and another replica gets the message.
+func TestRedelivery(t *testing.T) {
+	wire, throughWire := newCable(t)
+	c := config(t, rabbitURL(t))
+	dying := c
+	dying.URL = throughWire
+	started, release := make(chan struct{}, 1), make(chan struct{})
+	e, _ := newEvents(t, dying)
+	Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error {
+		started <- struct{}{}
+		<-release
+		return nil
+	})
+	run(t, e)
+	publish(t, e, mail("1"))
+	receive(t, started)
+	wire.cut()
+
+	other, _ := newEvents(t, c)
+	got := make(chan string, 10)
+	Subscribe(other, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
+	run(t, other)
+	if code := receive(t, got); code != "1" {
+		t.Error(code)
+	}
+	close(release)
+	wire.mend() // or e would not end cleanly
+}
+
+// Publishing while connections are cut, again and again: what was confirmed
+// arrives, and both sides come back by themselves.
+func TestReconnect(t *testing.T) {
+	wire, throughWire := newCable(t)
+	c := config(t, throughWire)
+	e, log := newEvents(t, c)
+	var mu sync.Mutex
+	got := map[string]bool{}
+	Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error {
+		mu.Lock()
+		defer mu.Unlock()
+		got[in.Code] = true
+		return nil
+	})
+	run(t, e)
+	publish(t, e, mail("first"))
+	confirmed := []string{"first"}
+
+	for round := range 5 {
+		var publishers sync.WaitGroup
+		begun := make(chan struct{}, 1000)
+		for p := range 8 {
+			publishers.Go(func() {
+				for i := range 20 {
+					code := fmt.Sprint(round, ".", p, ".", i)
+					ctx, cancel := context.WithTimeout(context.Background(), patience)
+					err := e.Publish(ctx, "email.verification", mail(code))
+					cancel()
+					begun <- struct{}{}
+					if err == nil {
+						mu.Lock()
+						confirmed = append(confirmed, code)
+						mu.Unlock()
+					} else if !errors.Is(err, bus.ErrUnconfirmed) && !errors.Is(err, bus.ErrUnavailable) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for range 20 {
+			receive(t, begun)
+		}
+		wire.cut()
+		wire.mend()
+		publishers.Wait()
+	}
+	publish(t, e, mail("last"))
+	confirmed = append(confirmed, "last")
+	eventually(t, "everything confirmed has arrived", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, code := range confirmed {
+			if !got[code] {
+				return false
+			}
+		}
+		return true
+	})
+	if len(confirmed) < 5*8*20/2 {
+		t.Errorf("only %d of %d were confirmed", len(confirmed), 5*8*20)
+	}
+	if strings.Contains(log.String(), "dead letter") {
+		t.Error("a lost connection made a dead letter")
+	}
+}
+
+func TestPublishWithoutBroker(t *testing.T) {
+	wire, throughWire := newCable(t)
+	c := config(t, throughWire)
+	e, _ := newEvents(t, c)
+	e.Reserve("one", "email.verification")
+	run(t, e)
+	publish(t, e, mail("1"))
+	wire.cut()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	err := e.Publish(ctx, "email.verification", mail("2"))
+	if !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, bus.ErrUnconfirmed) {
+		t.Errorf("got %v, want that the broker is not available", err)
+	}
+	if d := time.Since(begun); d > 2*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	wire.mend()
+	publish(t, e, mail("3")) // comes back by itself
+}
+
+// The broker is not there yet when the process starts.
+func TestStartBeforeTheBroker(t *testing.T) {
+	wire, throughWire := newCable(t)
+	wire.cut()
+	e, log := newEvents(t, config(t, throughWire))
+	got := make(chan string, 1)
+	Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
+	run(t, e)
+	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "no connection") })
+	wire.mend()
+	publish(t, e, mail("1"))
+	if code := receive(t, got); code != "1" {
+		t.Error(code)
+	}
+}
+
+// And it is gone when the process ends: nothing may be left behind, which
+// goleak holds.
+func TestStopWithoutBroker(t *testing.T) {
+	wire, throughWire := newCable(t)
+	e, _ := newEvents(t, config(t, throughWire))
+	got := make(chan string, 1)
+	Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
+	stop := run(t, e)
+	publish(t, e, mail("1"))
+	receive(t, got)
+	wire.cut()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunSaysThatAQueueIsOtherwise(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	withChannel(t, func(channel *amqp.Channel) {
+		if _, err := channel.QueueDeclare(c.Topology.EventQueue("one", "email.verification"), true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	e, _ := newEvents(t, c)
+	Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error { return nil })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := e.Run(ctx); err == nil || !strings.Contains(err.Error(), "PRECONDITION_FAILED") {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	url, topology := rabbitURL(t), config(t, rabbitURL(t)).Topology
+	c := RequestConfig(url, topology, "audit")
+	t.Cleanup(func() { remove(t, topology, c.Queue.GenerateName("chat.#")) })
+	logger, _ := newLog(t)
+	subscriber, err := wamqp.NewSubscriber(c, NewLogger(logger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = subscriber.Close() })
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	messages, err := subscriber.Subscribe(ctx, "chat.#")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	envelope := bus.AppendHeader(nil, bus.Header{Gate: "g1", GateAddress: "127.0.0.1:7101", Route: "chat.send"})
+	for i := range 3 {
+		envelope = bus.AppendRequest(envelope, &bus.Request{Session: uint64(i + 1), Data: []byte("早上好 😀 " + strconv.Itoa(i))})
+	}
+	withChannel(t, func(channel *amqp.Channel) {
+		for _, body := range [][]byte{envelope, envelope[:len(envelope)-1]} {
+			p := amqp.Publishing{Body: body, Headers: amqp.Table{"partition": int32(3)}}
+			if err := channel.PublishWithContext(ctx, topology.RequestExchange(), "chat.send", true, false, p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+
+	m := receive(t, messages)
+	if h := RequestHeader(m); h.Route != "chat.send" || h.Gate != "g1" || h.GateAddress != "127.0.0.1:7101" {
+		t.Errorf("header %+v", h)
+	}
+	n := 0
+	for r, err := range Requests(m) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "早上好 😀 " + strconv.Itoa(n); string(r.Data) != want || r.Session != uint64(n+1) {
+			t.Errorf("request %d is %d %q", n, r.Session, r.Data)
+		}
+		n++
+	}
+	if n != 3 {
+		t.Errorf("%d requests, want 3", n)
+	}
+	for range Requests(m) {
+		break // must not be called again, or the loop panics
+	}
+	m.Ack()
+
+	m = receive(t, messages)
+	n, err = 0, nil
+	for _, e := range Requests(m) {
+		if e != nil {
+			err = e
+			break
+		}
+		n++
+	}
+	if n != 2 || !errors.Is(err, bus.ErrEnvelope) || !IsPermanent(err) {
+		t.Errorf("of a cut envelope: %d requests and %v", n, err)
+	}
+	m.Ack()
+	if _, err := (RequestMarshaler{}).Marshal(message.NewMessage("1", nil)); err == nil {
+		t.Error("it published a request")
+	}
+}
+
+func BenchmarkPublish(b *testing.B) {
+	t := &testing.T{}
+	c := Config{Topology: bus.NewTopology("eventsbench"), URL: rabbitURL(t)}
+	logger, _ := newLog(t)
+	e, err := New(c, logger)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.Reserve("one", "email.verification")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		<-ended
+		remove(t, c.Topology)
+	})
+	b.SetParallelism(64)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if err := e.Publish(ctx, "email.verification", mail("1")); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

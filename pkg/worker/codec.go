@@ -11,8 +11,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	"github.com/motto123/minigate/proto/commonpb"
 )
 
 // codec is the middleware between the data of a message and what a handler given
@@ -31,9 +29,6 @@ type codec struct {
 	text    protoreflect.FieldDescriptor // the first string field; nil for none
 	nothing proto.Message                // the answer of a handler that has none
 }
-
-// errorName is how a client tells an error from an answer.
-const errorName = "common.Error"
 
 func (c *codec) wrap(next HandlerFunc) HandlerFunc {
 	return func(ctx context.Context, in any) (any, error) {
@@ -132,23 +127,4 @@ func encode(to *buffer, as DataType, m proto.Message) (data []byte, err error) {
 	}
 	to.b = data
 	return data, nil
-}
-
-// encodeError is encode for a failed request. In text it is one line for people.
-func encodeError(to *buffer, as DataType, problem *commonpb.Error) ([]byte, error) {
-	if as != Text {
-		return encode(to, as, problem)
-	}
-	b := append(to.b[:0], codeNames[problem.Code]...)
-	b = append(append(b, ": "...), problem.Message...)
-	for i, v := range problem.Violations {
-		separator := ", "
-		if i == 0 {
-			separator = ": "
-		}
-		b = append(append(b, separator...), v.Field...)
-		b = append(append(b, ' '), v.Rule...)
-	}
-	to.b = b
-	return b, nil
 }

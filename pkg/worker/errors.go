@@ -17,24 +17,24 @@ import (
 // gets cause with its stack. For example codes.Unavailable, "try again later",
 // and what the database said.
 func Fail(code codes.Code, message string, cause error) error {
-	return &failure{code: code, message: message, cause: cause}
+	return &fault{code: code, message: message, cause: cause}
 }
 
-type failure struct {
+type fault struct {
 	code    codes.Code
 	message string
 	cause   error
 }
 
-func (f *failure) Error() string { return f.message + ": " + f.cause.Error() }
+func (f *fault) Error() string { return f.message + ": " + f.cause.Error() }
 
-func (f *failure) Unwrap() error { return f.cause }
+func (f *fault) Unwrap() error { return f.cause }
 
 // GRPCStatus is what the client gets.
-func (f *failure) GRPCStatus() *status.Status { return status.New(f.code, f.message) }
+func (f *fault) GRPCStatus() *status.Status { return status.New(f.code, f.message) }
 
 // Format prints the cause's stack with %+v.
-func (f *failure) Format(s fmt.State, verb rune) {
+func (f *fault) Format(s fmt.State, verb rune) {
 	if verb == 'v' && s.Flag('+') {
 		fmt.Fprintf(s, "%s: %+v", f.message, f.cause)
 		return
@@ -113,25 +113,4 @@ func codeOf(err error) codes.Code {
 		return st.Code()
 	}
 	return codes.Internal
-}
-
-// codeNames are gRPC's canonical names, which codes.Code does not print.
-var codeNames = [...]string{
-	codes.OK:                 "OK",
-	codes.Canceled:           "CANCELLED",
-	codes.Unknown:            "UNKNOWN",
-	codes.InvalidArgument:    "INVALID_ARGUMENT",
-	codes.DeadlineExceeded:   "DEADLINE_EXCEEDED",
-	codes.NotFound:           "NOT_FOUND",
-	codes.AlreadyExists:      "ALREADY_EXISTS",
-	codes.PermissionDenied:   "PERMISSION_DENIED",
-	codes.ResourceExhausted:  "RESOURCE_EXHAUSTED",
-	codes.FailedPrecondition: "FAILED_PRECONDITION",
-	codes.Aborted:            "ABORTED",
-	codes.OutOfRange:         "OUT_OF_RANGE",
-	codes.Unimplemented:      "UNIMPLEMENTED",
-	codes.Internal:           "INTERNAL",
-	codes.Unavailable:        "UNAVAILABLE",
-	codes.DataLoss:           "DATA_LOSS",
-	codes.Unauthenticated:    "UNAUTHENTICATED",
 }

@@ -21,7 +21,7 @@ func (w *Worker) logged(next HandlerFunc) HandlerFunc {
 		switch code := codeOf(err); {
 		case code == codes.Internal || code == codes.DataLoss:
 			level = logrus.ErrorLevel
-		case code == codes.Unavailable, code == codes.DeadlineExceeded, caller.Type != Request:
+		case code == codes.Unavailable || code == codes.DeadlineExceeded:
 			level = logrus.WarnLevel
 		}
 		if w.log.Logger.IsLevelEnabled(level) {

@@ -8,7 +8,9 @@ import (
 	"github.com/pkg/errors"
 	"google.golang.org/grpc/codes"
 
+	wire "github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/failure"
 	"github.com/motto123/minigate/proto/commonpb"
 )
 
@@ -124,7 +126,7 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	}
 	answer, err := c.route.serve(c, &c.raw)
 	code := codeOf(err)
-	late := err == errLate
+	late := errors.Is(err, errLate)
 	switch {
 	case late:
 		w.stats.expired.Add(1)
@@ -173,9 +175,9 @@ func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
 }
 
 func (w *Worker) fill(reply *bus.Reply, c *call, problem *commonpb.Error) {
-	data, err := encodeError(c.buffer(), c.caller.DataType, problem)
+	data, err := failure.Encode(problem, wire.DataType(c.caller.DataType))
 	if err != nil {
 		w.log.Errorf("%+v", err) // the client still learns from name and code
 	}
-	reply.Name, reply.Data, reply.Code = []byte(errorName), data, uint32(problem.Code)
+	reply.Name, reply.Data, reply.Code = []byte(failure.Name), data, uint32(problem.Code)
 }

@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/commonpb"
+)
+
+func callOf(gate string, session uint64, sequence uint32) *call {
+	return &call{sequence: sequence, caller: Caller{Session: Session{Gate: gate, ID: session}}}
+}
+
+func TestLanesKeepTheOrderOfEachSession(t *testing.T) {
+	const sessions, each, limit = 300, 50, 16
+	var (
+		mu      sync.Mutex
+		last    = make(map[laneKey]uint32)
+		running atomic.Int32
+		most    atomic.Int32
+		all     sync.WaitGroup
+	)
+	all.Add(2 * sessions * each)
+	l := newLanes(limit, func(c *call) {
+		defer all.Done()
+		for n := running.Add(1); ; {
+			m := most.Load()
+			if n <= m || most.CompareAndSwap(m, n) {
+				break
+			}
+		}
+		for range rand.IntN(20) { // a handler that takes its time
+			runtime.Gosched()
+		}
+		key := laneKey{c.caller.Session.Gate, c.caller.Session.ID}
+		mu.Lock()
+		if last[key]+1 != c.sequence {
+			t.Errorf("%v: %d after %d", key, c.sequence, last[key])
+		}
+		last[key] = c.sequence
+		mu.Unlock()
+		running.Add(-1)
+	})
+	// Each gate's calls come in lists of several sessions, as from envelopes.
+	var feeders sync.WaitGroup
+	for _, gate := range []string{"g1", "g2"} {
+		feeders.Go(func() {
+			for sequence := range uint32(each) {
+				var first *call
+				for session := range uint64(sessions) {
+					c := callOf(gate, session, sequence+1)
+					c.next, first = first, c
+				}
+				if refused := l.add(first); refused != nil {
+					t.Error("refused before close")
+				}
+			}
+		})
+	}
+	feeders.Wait()
+	all.Wait()
+	if left := l.close(); left != nil {
+		t.Errorf("%v is left", left.caller)
+	}
+	if n := most.Load(); n > limit || n < 2 {
+		t.Errorf("%d ran at once, want 2 to %d", n, limit)
+	}
+	if len(l.lanes) != 0 || l.goroutines > limit || l.unusedLen > keepLanes {
+		t.Errorf("%d lanes, %d goroutines, %d unused lanes are kept", len(l.lanes), l.goroutines, l.unusedLen)
+	}
+}
+
+func TestLanesRunSessionsInParallelAndOneSessionAlone(t *testing.T) {
+	const sessions = 8
+	started := make(chan uint64, 2*sessions)
+	release := make(chan struct{})
+	l := newLanes(sessions, func(c *call) {
+		started <- c.caller.Session.ID
+		<-release
+	})
+	for range 2 {
+		for session := range uint64(sessions) {
+			l.add(callOf("g", session, 0))
+		}
+	}
+	seen := make(map[uint64]bool)
+	for range sessions {
+		select {
+		case session := <-started:
+			seen[session] = true
+		case <-time.After(wait):
+			t.Fatalf("only %d of %d sessions run", len(seen), sessions)
+		}
+	}
+	if len(seen) != sessions || len(started) != 0 {
+		t.Errorf("%d sessions run and %d more calls, want %d and 0", len(seen), len(started), sessions)
+	}
+	close(release)
+	for range sessions {
+		<-started
+	}
+	if left := l.close(); left != nil {
+		t.Error("something is left")
+	}
+}
+
+func TestLanesGiveBackWhatNeverRan(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	l := newLanes(1, func(*call) { close(entered); <-release })
+	for sequence := range uint32(3) {
+		l.add(callOf("g", 1, sequence))
+	}
+	l.add(callOf("g", 2, 9))
+	<-entered
+	closed := make(chan *call)
+	go func() { closed <- l.close() }()
+	// Closed as soon as it refuses; the running call is still waited for.
+	want := 3
+	eventually(t, "the lanes refuse", func() bool {
+		refused := l.add(callOf("g", 3, 0)) != nil
+		if !refused {
+			want++
+		}
+		return refused
+	})
+	select {
+	case <-closed:
+		t.Fatal("close did not wait for the running call")
+	default:
+	}
+	close(release)
+	got := 0
+	for c := <-closed; c != nil; c = c.next {
+		got++
+	}
+	if got != want {
+		t.Errorf("%d calls came back, want %d", got, want)
+	}
+}
+
+// The same from end to end: two routes of one service share the session's lane.
+func TestRequestsOfASessionAreHandledInOrderOverAllRoutes(t *testing.T) {
+	const sessions, each = 100, 20
+	b := newMem(t)
+	var mu sync.Mutex
+	last := make(map[uint64]uint64)
+	next := func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
+		c := From(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		if last[c.Session.ID]+1 != c.ID {
+			t.Errorf("session %d: %d after %d", c.Session.ID, c.ID, last[c.Session.ID])
+		}
+		last[c.Session.ID] = c.ID
+		return nil, nil
+	}
+	service(t, b, "count", func(w *Worker) {
+		Handle(w, "count.odd", next)
+		Handle(w, "count.even", next)
+	})
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	for id := range uint64(each) {
+		var requests []bus.Request
+		for session := range uint64(sessions) {
+			requests = append(requests, bus.Request{
+				Session: session, Sequence: uint32(id + 1), User: 1, ID: id + 1, DataType: uint8(Protobuf),
+			})
+		}
+		g.send([]string{"count.odd", "count.even"}[id%2], requests...)
+	}
+	for range sessions * each {
+		if r := g.reply(); r.Code != 0 {
+			t.Fatalf("got %q", r.Data)
+		}
+	}
+}
+
+func BenchmarkLanes(b *testing.B) {
+	var all sync.WaitGroup
+	l := newLanes(256, func(*call) { all.Done() })
+	b.ReportAllocs()
+	calls := make([]call, 64)
+	for i := 0; i < b.N; i += len(calls) {
+		all.Add(len(calls))
+		for j := range calls {
+			calls[j] = call{caller: Caller{Session: Session{Gate: "g1", ID: uint64(j)}}}
+			if j > 0 {
+				calls[j-1].next = &calls[j]
+			}
+		}
+		l.add(&calls[0])
+		all.Wait()
+	}
+	l.close()
+}

@@ -1,0 +1,354 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/authpb"
+	"github.com/motto123/minigate/proto/commonpb"
+)
+
+func nothing(context.Context, *commonpb.Empty) (*commonpb.Empty, error) { return nil, nil }
+
+func TestRunReportsWhatIsWrong(t *testing.T) {
+	b := newMem(t)
+	for want, w := range map[string]*Worker{
+		"Config.Bus is not set":         New("game", Config{}),
+		`service "a.b" is not a name`:   New("a.b", Config{Bus: b}),
+		"Config.Prefetch is -1":         New("game", Config{Bus: b, Prefetch: -1}),
+		`route "chat.send" is not of`:   with(New("game", Config{Bus: b}), "chat.send"),
+		`"game move" is not a route`:    with(New("game", Config{Bus: b}), "game move"),
+		`"game.move" has two handlers`:  with(New("game", Config{Bus: b}), "game.move", "game.move"),
+		"worker: open a publisher: bus": New("game", Config{Bus: closed(t)}),
+	} {
+		if err := w.Run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		if err := w.Health(); err == nil {
+			t.Errorf("%s: healthy", want)
+		}
+	}
+	w := New("game", Config{Bus: b, Log: quiet()})
+	run(t, w)
+	if err := w.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("a second Run: got %v", err)
+	}
+}
+
+func with(w *Worker, routes ...string) *Worker {
+	for _, route := range routes {
+		Handle(w, route, nothing)
+	}
+	return w
+}
+
+func closed(t *testing.T) bus.Bus {
+	b := newMem(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRoutesAreAnnouncedAtTheStartAndWhenAGateAsks(t *testing.T) {
+	b := newMem(t)
+	topology := bus.NewTopology("")
+	early := newGate(t, b, topology, "early")
+	run(t, with(New("game", Config{Bus: b, Log: quiet()}), "game.move", "game.join"))
+	expect := func(g *gate) {
+		t.Helper()
+		select {
+		case a := <-g.announcements:
+			if a.Service != "game" || !slices.Equal(a.Routes, []string{"game.join", "game.move"}) {
+				t.Errorf("got %+v", a)
+			}
+		case <-time.After(wait):
+			t.Fatalf("gate %s heard nothing", g.id)
+		}
+	}
+	expect(early)
+	late := newGate(t, b, topology, "late")
+	late.publish(topology.AnnounceKey(), bus.AppendHeader(nil, bus.Header{Gate: late.id}))
+	expect(late)
+	if len(early.announcements) != 0 {
+		t.Error("the answer to one gate went to another")
+	}
+}
+
+// Hundreds of requests are on their way when the worker is told to stop: those
+// that it took are answered, the others stay for the next replica, none is lost
+// and none is handled twice.
+func TestStoppingLosesNothing(t *testing.T) {
+	const envelopes, each = 100, 8
+	b := newMem(t)
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	handled := make(chan struct{}, envelopes*each)
+	var calls atomic.Int32
+	replica := func() *Worker {
+		w := New("game", Config{Bus: b, Log: quiet(), Prefetch: 4, Concurrency: 3})
+		Handle(w, "game.move", func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
+			calls.Add(1)
+			handled <- struct{}{}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
+			return nil, ctx.Err()
+		})
+		return w
+	}
+	first := replica()
+	stop := run(t, first)
+	for i := range uint32(envelopes) {
+		var requests []bus.Request
+		for j := range uint32(each) {
+			requests = append(requests, bus.Request{Session: uint64(j), Sequence: i*each + j + 1, User: 1})
+		}
+		g.send("game.move", requests...)
+	}
+	for range 50 {
+		<-handled
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if first.Health() == nil {
+		t.Error("healthy after Run")
+	}
+	took := int(calls.Load())
+	if took >= envelopes*each {
+		t.Fatal("the first replica handled everything: nothing was tested")
+	}
+	if n := int(first.Stats().Replies); n != took || took%each != 0 {
+		t.Errorf("the first replica handled %d and had %d replies confirmed, want whole envelopes of both", took, n)
+	}
+	run(t, replica())
+	seen := make(map[uint32]bool)
+	for range envelopes * each {
+		r := g.reply()
+		if r.Code != 0 || seen[r.Sequence] {
+			t.Fatalf("reply %d: %q, seen before: %v", r.Sequence, r.Data, seen[r.Sequence])
+		}
+		seen[r.Sequence] = true
+	}
+	if n := calls.Load(); n != envelopes*each {
+		t.Errorf("%d requests were handled, want %d", n, envelopes*each)
+	}
+}
+
+func TestHandlersThatTakeTooLongAreStopped(t *testing.T) {
+	b := newMem(t)
+	w := New("auth", Config{Bus: b, Log: quiet(), DrainTimeout: 50 * time.Millisecond})
+	entered := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	Handle(w, "auth.find", func(ctx context.Context, _ *authpb.FindRequest) (*authpb.FindResponse, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return nil, ctx.Err()
+	})
+	stop := run(t, w)
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	g.send("auth.find", bus.Request{Session: 1, Sequence: 1, User: 1, Data: []byte("a")})
+	<-entered
+	begun := time.Now()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took < 50*time.Millisecond || took > 5*time.Second {
+		t.Errorf("stopping took %v, want about 50ms", took)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the handler's context did not end")
+	}
+	wantCode(t, g.reply(), codes.Unavailable)
+}
+
+func TestRepliesAreTriedAgainUntilTheBrokerTakesThem(t *testing.T) {
+	b := &faultyBus{Bus: newMem(t)}
+	w := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")
+	run(t, w)
+	g := newGate(t, b.Bus, bus.NewTopology(""), "g1")
+	eventually(t, "the announcement", func() bool { return w.Stats().Announced == 1 })
+	for i, err := range []error{bus.ErrUnavailable, bus.ErrUnconfirmed, bus.ErrRefused} {
+		b.fail(err)
+		before := w.Stats().Retries
+		g.send("game.move", bus.Request{Session: 1, Sequence: uint32(i + 1), User: 1})
+		eventually(t, "two further tries", func() bool { return w.Stats().Retries >= before+2 })
+		if len(g.replies) != 0 {
+			t.Errorf("%v: a reply came through", err)
+		}
+		b.fail(nil)
+		if r := g.reply(); r.Sequence != uint32(i+1) || r.Code != 0 {
+			t.Errorf("%v: got %+v", err, r)
+		}
+	}
+	if s := w.Stats(); s.Handled != 3 || s.Redelivered != 0 || s.Replies != 3 {
+		t.Errorf("counted %+v, want 3 handled once and answered", s)
+	}
+}
+
+func TestRepliesNobodyWaitsForAreGivenUp(t *testing.T) {
+	b := &faultyBus{Bus: newMem(t)}
+	w := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")
+	stop := run(t, w)
+	g := newGate(t, b.Bus, bus.NewTopology(""), "g1")
+	eventually(t, "the announcement", func() bool { return w.Stats().Announced == 1 })
+	b.fail(bus.ErrUnavailable)
+	g.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1, Deadline: time.Now().Add(100 * time.Millisecond).UnixMilli()})
+	eventually(t, "the reply is given up", func() bool { return w.Stats().LateReplies+w.Stats().Expired == 1 })
+	b.fail(nil)
+
+	// The gate of this one has never been there.
+	ghost := &gate{t: t, id: "ghost", topology: g.topology, publisher: g.publisher}
+	ghost.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1})
+	eventually(t, "the reply without a gate is counted", func() bool { return w.Stats().GoneReplies == 1 })
+
+	// Both envelopes were acked: the next replica gets neither.
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	next := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")
+	run(t, next)
+	g.send("game.move", bus.Request{Session: 1, Sequence: 3, User: 1})
+	if r := g.reply(); r.Sequence != 3 || next.Stats().Handled != 1 {
+		t.Errorf("got a reply to %d after %d requests, want one to 3 after 1", r.Sequence, next.Stats().Handled)
+	}
+}
+
+// While the broker takes no replies until the worker's end, a request is not
+// acked: the next replica handles it.
+func TestWhatWasNotAnsweredIsDeliveredAgain(t *testing.T) {
+	b := &faultyBus{Bus: newMem(t)}
+	w := with(New("game", Config{Bus: b, Log: quiet(), DrainTimeout: 20 * time.Millisecond}), "game.move")
+	stop := run(t, w)
+	g := newGate(t, b.Bus, bus.NewTopology(""), "g1")
+	b.fail(bus.ErrUnavailable)
+	g.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1})
+	eventually(t, "the request is handled", func() bool { return w.Stats().Handled == 1 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.fail(nil)
+	next := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")
+	run(t, next)
+	if r := g.reply(); r.Sequence != 1 || r.Code != 0 {
+		t.Errorf("got %+v", r)
+	}
+	if s := next.Stats(); s.Redelivered != 1 {
+		t.Errorf("counted %d redelivered, want 1", s.Redelivered)
+	}
+}
+
+func TestAReplyThatIsTooLargeIsAnError(t *testing.T) {
+	b := newMem(t)
+	w := New("blob", Config{Bus: b, Log: quiet(), MaxReply: 100})
+	HandleRaw(w, "blob.get", func(_ context.Context, in Raw) (Raw, error) {
+		return Raw{DataType: in.DataType, Name: "x", Data: make([]byte, 101)}, nil
+	})
+	run(t, w)
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	wantCode(t, g.call("blob.get", JSON, ""), codes.ResourceExhausted)
+}
+
+// Handlers wait while more replies are on their way than the outbox may hold.
+func TestHandlersWaitForRoomInTheOutbox(t *testing.T) {
+	const replies, size = 40, 1 << 20
+	b := &faultyBus{Bus: newMem(t)}
+	w := New("blob", Config{Bus: b, Log: quiet()})
+	var handled atomic.Int32
+	HandleRaw(w, "blob.get", func(_ context.Context, in Raw) (Raw, error) {
+		handled.Add(1)
+		return Raw{DataType: in.DataType, Data: make([]byte, size)}, nil
+	})
+	run(t, w)
+	g := newGate(t, b.Bus, bus.NewTopology(""), "g1")
+	eventually(t, "the announcement", func() bool { return w.Stats().Announced == 1 })
+	release := b.hold()
+	defer release()
+	for i := range uint32(replies) {
+		g.send("blob.get", bus.Request{Session: uint64(i), Sequence: i + 1, User: 1})
+	}
+	out := w.out.Load()
+	eventually(t, "all are handled, and the outbox is full", func() bool {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		return handled.Load() == replies && out.room != nil
+	})
+	if pending, _ := out.coalescer.Pending(); pending > outboxBytes {
+		t.Errorf("%d bytes wait, want at most %d", pending, outboxBytes)
+	}
+	release()
+	seen := make(map[uint32]bool)
+	for range replies {
+		if r := g.reply(); len(r.Data) != size || seen[r.Sequence] {
+			t.Fatalf("reply %d has %d bytes, seen before: %v", r.Sequence, len(r.Data), seen[r.Sequence])
+		} else {
+			seen[r.Sequence] = true
+		}
+	}
+}
+
+func TestMalformedEnvelopesAreDeadLettered(t *testing.T) {
+	b := newMem(t)
+	w, log := service(t, b, "game", func(w *Worker) { with(w, "game.move") })
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	dead := make(chan bus.Delivery, 8)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.Consume(ctx, bus.Consumer{
+			Queue: bus.Queue{
+				Name:     g.topology.DeadQueue(),
+				Bindings: []bus.Binding{{Exchange: g.topology.DeadExchange(), Key: "#"}},
+			},
+			Handle: func(d bus.Delivery) {
+				if err := d.Ack(); err != nil {
+					t.Errorf("ack: %v", err)
+				}
+				dead <- d
+			},
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("consume the dead: %v", err)
+		}
+	})
+	header := bus.AppendHeader(nil, bus.Header{Gate: "g1", Route: "game.move"})
+	good := bus.AppendRequest(slices.Clone(header), &bus.Request{Session: 1, Sequence: 1, User: 1})
+	for what, body := range map[string][]byte{
+		"cut":             good[:len(good)-1],
+		"no gate":         bus.AppendRequest(nil, &bus.Request{Session: 1}),
+		"a response":      bus.AppendRequest(slices.Clone(header), &bus.Request{Session: 1, Type: 2}),
+		"good, then junk": append(slices.Clone(good), 0xff),
+	} {
+		g.publish("game.move", body)
+		select {
+		case d := <-dead:
+			if string(d.Body) != string(body) {
+				t.Errorf("%s: another body is dead", what)
+			}
+		case <-time.After(wait):
+			t.Fatalf("%s: not dead-lettered", what)
+		}
+	}
+	if s := w.Stats(); s.Malformed != 4 || s.Handled != 0 {
+		t.Errorf("counted %d malformed and %d handled, want 4 and 0", s.Malformed, s.Handled)
+	}
+	if !strings.Contains(log.String(), "dead-lettered") {
+		t.Error("the log does not say so")
+	}
+	g.publish("game.move", header) // no requests at all: nothing to do
+	if r := g.call("game.move", Text, ""); r.Code != 0 {
+		t.Errorf("afterwards: got %q", r.Data)
+	}
+}

@@ -1,0 +1,203 @@
+package rabbit
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/motto123/minigate/pkg/bus"
+)
+
+// errSettled: Ack or Reject was called twice for one delivery. The broker would
+// close the channel for it.
+var errSettled = errors.New("rabbit: the delivery is settled already")
+
+// acks settles the deliveries of one consuming channel. Settling is cheap for
+// the caller: a goroutine sends what has come together since it last did, as one
+// frame where no unsettled delivery lies between. An ack alone goes out at once.
+type acks struct {
+	channel *amqp.Channel
+
+	mu       sync.Mutex
+	slots    []slot // slots[0] is the ring's anchor: next is the oldest
+	free     []int
+	last     uint64 // tag of the newest delivery
+	acked    []uint64
+	rejected []rejection
+	ended    bool
+
+	wake    chan struct{} // there is something to send
+	empty   chan struct{} // everything is settled; while draining
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// slot is an unsettled delivery, in a ring in order of tags. The broker's
+// prefetch bounds how many there are.
+type slot struct {
+	tag            uint64 // 0 where it is free
+	previous, next int
+}
+
+type rejection struct {
+	tag     uint64
+	requeue bool
+}
+
+func newAcks(ch *amqp.Channel) *acks {
+	a := &acks{
+		channel: ch,
+		slots:   make([]slot, 1),
+		wake:    make(chan struct{}, 1),
+		empty:   make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	go a.run()
+	return a
+}
+
+// track makes a delivery out of what came from the broker.
+func (a *acks) track(d *amqp.Delivery) bus.Delivery {
+	tag := d.DeliveryTag
+	n := a.occupy(tag)
+	return bus.Delivery{
+		Exchange:    d.Exchange,
+		Key:         d.RoutingKey,
+		Body:        d.Body,
+		Redelivered: d.Redelivered,
+		Settle:      func(s bus.Settlement) error { return a.settle(n, tag, s) },
+	}
+}
+
+func (a *acks) occupy(tag uint64) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := len(a.slots)
+	if last := len(a.free) - 1; last >= 0 {
+		n, a.free = a.free[last], a.free[:last]
+	} else {
+		a.slots = append(a.slots, slot{})
+	}
+	newest := a.slots[0].previous
+	a.slots[n] = slot{tag: tag, previous: newest}
+	a.slots[newest].next = n
+	a.slots[0].previous = n
+	a.last = tag
+	return n
+}
+
+func (a *acks) settle(n int, tag uint64, how bus.Settlement) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended || a.channel.IsClosed() {
+		return bus.ErrStale
+	}
+	s := a.slots[n]
+	if s.tag != tag {
+		return errSettled
+	}
+	a.slots[s.previous].next = s.next
+	a.slots[s.next].previous = s.previous
+	a.slots[n].tag = 0
+	a.free = append(a.free, n)
+	if how == bus.Acked {
+		a.acked = append(a.acked, tag)
+	} else {
+		a.rejected = append(a.rejected, rejection{tag, how == bus.Requeued})
+	}
+	wake(a.wake)
+	if a.slots[0].next == 0 {
+		wake(a.empty)
+	}
+	return nil
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (a *acks) run() {
+	defer close(a.stopped)
+	var acked []uint64
+	var rejected []rejection
+	for {
+		stopping := false
+		select {
+		case <-a.wake:
+		case <-a.stop:
+			stopping = true
+		}
+		a.mu.Lock()
+		acked, a.acked = a.acked, acked[:0]
+		rejected, a.rejected = a.rejected, rejected[:0]
+		oldest := a.last + 1
+		if n := a.slots[0].next; n != 0 {
+			oldest = a.slots[n].tag
+		}
+		if stopping {
+			a.ended = true
+		}
+		a.mu.Unlock()
+		a.send(acked, rejected, oldest)
+		if stopping {
+			return
+		}
+	}
+}
+
+// send tells the broker. Errors are not reported: they say that the channel is
+// gone, and then all of it comes again.
+func (a *acks) send(acked []uint64, rejected []rejection, oldest uint64) {
+	// First, because an ack of several must not cover them.
+	for _, r := range rejected {
+		_ = a.channel.Nack(r.tag, false, r.requeue)
+	}
+	var newest uint64
+	several := false
+	for _, tag := range acked {
+		if tag > oldest {
+			_ = a.channel.Ack(tag, false)
+			continue
+		}
+		several = several || newest != 0
+		newest = max(newest, tag)
+	}
+	if newest != 0 {
+		_ = a.channel.Ack(newest, several)
+	}
+}
+
+// drain waits until everything is settled, at most until the deadline.
+func (a *acks) drain(deadline time.Time, lost, closing <-chan struct{}) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for a.unsettled() {
+		select {
+		case <-a.empty:
+		case <-timer.C:
+			return
+		case <-lost:
+			return
+		case <-closing:
+			return
+		}
+	}
+}
+
+func (a *acks) unsettled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slots[0].next != 0
+}
+
+// end sends what is settled; from then on deliveries are stale.
+func (a *acks) end() {
+	close(a.stop)
+	<-a.stopped
+}

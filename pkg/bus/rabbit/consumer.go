@@ -133,7 +133,8 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 		spec.Ready()
 	}
 	err = b.handOut(ctx, deliveries, a, spec.Handle)
-	if stop() {
+	if stop() { // it will not run, perhaps because ctx ended only now
+		deadline = time.Now().Add(spec.Drain)
 		noted.Done()
 	}
 	noted.Wait()

@@ -14,6 +14,7 @@ import (
 type route struct {
 	name    string
 	public  bool
+	unknown bool        // made up by a client
 	handler HandlerFunc // the service's own
 	codec   Middleware  // nil for raw handlers and acks
 	inName  string      // what the codec wants; empty where there is none

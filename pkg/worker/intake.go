@@ -166,7 +166,7 @@ func (r *route) nameOf(b []byte) string {
 // unknown is the route of requests that came because the service's queue gets
 // all of SERVICE.#, and that has no handler.
 func (w *Worker) unknown(name string) *route {
-	return &route{name: name, serve: func(context.Context, any) (any, error) {
+	return &route{name: name, unknown: true, serve: func(context.Context, any) (any, error) {
 		return nil, status.Errorf(codes.NotFound, "there is no route %s", name)
 	}}
 }

@@ -143,7 +143,11 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	}
 	c.finish()
 	if w.cfg.Observe != nil {
-		w.cfg.Observe(c.caller.Route, code, time.Since(begun))
+		name := c.route.name
+		if c.route.unknown {
+			name = ""
+		}
+		w.cfg.Observe(name, code, time.Since(begun))
 	}
 }
 

@@ -68,7 +68,8 @@ type Config struct {
 	// is nil.
 	Log logrus.FieldLogger
 	// Observe, if set, is called after each request, Notify and Ack, from many
-	// goroutines at once: for metrics. It must not block.
+	// goroutines at once: for metrics. It must not block. route is empty where the
+	// service has no such route, since then clients have made up the name.
 	Observe func(route string, code codes.Code, took time.Duration)
 }
 

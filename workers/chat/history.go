@@ -9,6 +9,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/sqldb"
 	"github.com/motto123/minigate/proto/chatpb"
+	pkgerrors "github.com/pkg/errors"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -150,5 +151,5 @@ func fail(operation string, err error) error {
 	if sqldb.Unavailable(err) {
 		return status.Error(codes.Unavailable, "the database is not available")
 	}
-	return fmt.Errorf("chat: %s: %w", operation, err)
+	return pkgerrors.Wrapf(err, "chat: %s", operation) // with the stack, for the log
 }

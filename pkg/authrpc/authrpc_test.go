@@ -1,0 +1,115 @@
+package authrpc
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/motto123/minigate/proto/authpb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replica is an Auth service that knows one token.
+type replica struct {
+	authpb.UnimplementedAuthServer
+	calls       atomic.Int32
+	unavailable atomic.Bool
+}
+
+func (r *replica) Verify(_ context.Context, in *authpb.VerifyRequest) (*authpb.VerifyResponse, error) {
+	r.calls.Add(1)
+	if r.unavailable.Load() {
+		return nil, status.Error(codes.Unavailable, "Redis is gone")
+	}
+	if in.GetToken() != "good" || in.GetGate() != "g" || in.GetSession() != 7 {
+		return nil, status.Error(codes.Unauthenticated, "no such token")
+	}
+	return &authpb.VerifyResponse{User: 42}, nil
+}
+
+func (r *replica) Users(context.Context, *authpb.UsersRequest) (*authpb.UsersResponse, error) {
+	return &authpb.UsersResponse{Users: []*authpb.User{{Id: 42}}}, nil
+}
+
+func serve(t *testing.T) (*replica, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, s := new(replica), grpc.NewServer()
+	authpb.RegisterAuthServer(s, r)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r, l.Addr().String()
+}
+
+func client(t *testing.T, addresses ...string) *Client {
+	t.Helper()
+	c, err := New(Config{Addresses: addresses})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func TestCallsAreSharedByTheReplicasAndTriedAgain(t *testing.T) {
+	a, addressA := serve(t)
+	b, addressB := serve(t)
+	c := client(t, addressA, addressB)
+	ctx := context.Background()
+	verify := func() {
+		t.Helper()
+		if user, err := c.Verify(ctx, "good", "g", 7); err != nil || user != 42 {
+			t.Fatalf("got %d, %v", user, err)
+		}
+	}
+	for a.calls.Load() == 0 || b.calls.Load() == 0 {
+		verify() // both replicas get calls, as soon as both are connected
+	}
+	a.unavailable.Store(true)
+	for range 20 {
+		verify()
+	}
+	if _, err := c.Verify(ctx, "bad", "g", 7); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a bad token: got %v", err)
+	}
+	if out, err := c.Users(ctx, &authpb.UsersRequest{Ids: []int64{42}}); err != nil || len(out.GetUsers()) != 1 {
+		t.Errorf("users: got %v, %v", out, err)
+	}
+}
+
+func TestNobodyThereIsUnavailable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client(t, address).Verify(context.Background(), "good", "g", 7); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v", err)
+	}
+	if _, err := New(Config{}); err == nil {
+		t.Error("no address was taken")
+	}
+}

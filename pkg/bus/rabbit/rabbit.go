@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"sync"
 	"time"
 
@@ -28,8 +29,8 @@ type Config struct {
 	Topology bus.Topology
 	// Name is what the broker's management shows of the connections.
 	Name string
-	// Heartbeat is how often each side gives a sign of life; 10 s where it is 0.
-	// A connection without any for three of them is taken as lost.
+	// Heartbeat is what is agreed with the broker, at least 1 s; 10 s where it is
+	// 0. A connection on which nothing comes for one and a half of them is lost.
 	Heartbeat time.Duration
 	// Report, if set, is told why a connection could not be had or was lost. It
 	// must not block.
@@ -67,7 +68,10 @@ var _ bus.Bus = (*Bus)(nil)
 // bus is Down until the broker is there, so that services start in any order.
 func Open(cfg Config) (*Bus, error) {
 	if _, err := amqp.ParseURI(cfg.URL); err != nil {
-		return nil, fmt.Errorf("rabbit: broker URL: %w", err) // amqp's errors do not repeat the password
+		if whole := (*url.Error)(nil); errors.As(err, &whole) {
+			err = whole.Err // without the URL, which has a password in it
+		}
+		return nil, fmt.Errorf("rabbit: broker URL: %w", err)
 	}
 	if cfg.Heartbeat < 0 || cfg.Heartbeat > 0 && cfg.Heartbeat < time.Second {
 		return nil, fmt.Errorf("rabbit: heartbeat of %v: want at least 1s", cfg.Heartbeat)

@@ -3,7 +3,9 @@ package rabbit
 import (
 	"crypto/rand"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/goleak"
@@ -80,6 +82,28 @@ func open(t testing.TB) bustest.Env {
 		Bus:      openBus(t, url, topology),
 		Topology: topology,
 		Open:     func(t testing.TB) bus.Bus { return openBus(t, url, topology) },
+	}
+}
+
+func TestOpenRefusesBadConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		config Config
+		want   string
+	}{
+		"no URL":      {Config{}, "URL"},
+		"http":        {Config{URL: "http://guest:secret@host/"}, "URL"},
+		"bad port":    {Config{URL: "amqp://guest:secret@host:port/"}, "port"},
+		"bad escape":  {Config{URL: "amqp://guest:secret%zz@host/"}, "URL"},
+		"white space": {Config{URL: "amqp://guest:secret @host/"}, "URL"},
+		"heartbeat":   {Config{URL: "amqp://guest:secret@host/", Heartbeat: time.Millisecond}, "1ms"},
+	} {
+		b, err := Open(c.config)
+		if err == nil {
+			_ = b.Close()
+			t.Errorf("%s: no error", name)
+		} else if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %q: want it to speak of %q and not to show the password", name, err, c.want)
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	stderrors "errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +82,10 @@ func TestTheFileIsRotatedWhenTheDayIsOver(t *testing.T) {
 	}
 	expect(t, dir, map[string]string{"minigate.log": "second day", "minigate-": "first day"})
 
+	// lumberjack names old files by the millisecond of the real clock.
+	for name := time.Now().Truncate(time.Millisecond); !time.Now().Truncate(time.Millisecond).After(name); {
+	}
+
 	// A file that is older than the process is rotated at the start.
 	if err := os.Chtimes(file, time.Now(), time.Date(2026, 3, 2, 9, 0, 0, 0, time.Local)); err != nil {
 		t.Fatal(err)
@@ -139,6 +145,23 @@ func TestABadConfigurationSaysWhatItWants(t *testing.T) {
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestAWrappedErrorIsLoggedWithTheStackOfItsOrigin(t *testing.T) {
+	for name, err := range map[string]error{
+		"by fmt": fmt.Errorf("store: %w", errors.New("disk full")),
+		"joined": stderrors.Join(stderrors.New("first"), fmt.Errorf("second: %w", errors.New("disk full"))),
+	} {
+		var screen bytes.Buffer
+		l, e := New(Config{Level: "info", Screen: &screen})
+		if e != nil {
+			t.Fatal(e)
+		}
+		l.WithError(err).Error("could not store")
+		if !strings.Contains(screen.String(), "logging_test.go:") || !strings.Contains(screen.String(), "    disk full\n") {
+			t.Errorf("%s: no stack:\n%s", name, screen.String())
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package logging
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 
@@ -45,11 +44,39 @@ func stackOf(e *logrus.Entry) string {
 	if !ok {
 		return ""
 	}
-	var traced interface{ StackTrace() pkgerrors.StackTrace }
-	if !errors.As(err, &traced) {
-		return ""
+	if s := fmt.Sprintf("%+v", err); s != err.Error() {
+		return s
 	}
-	return fmt.Sprintf("%+v", err)
+	// What wraps without a stack, as fmt.Errorf does, also hides that of the error
+	// within from %+v.
+	if origin := deepest(err); origin != nil {
+		return fmt.Sprintf("%+v", origin)
+	}
+	return ""
+}
+
+// deepest is the innermost error with a stack: where it all came from. Of joined
+// errors it is that of the first that has one.
+func deepest(err error) error {
+	var found error
+	if _, traced := err.(interface{ StackTrace() pkgerrors.StackTrace }); traced {
+		found = err
+	}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := w.Unwrap(); inner != nil {
+			if d := deepest(inner); d != nil {
+				found = d
+			}
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range w.Unwrap() {
+			if d := deepest(inner); d != nil {
+				return d
+			}
+		}
+	}
+	return found
 }
 
 func indent(text string) []byte {

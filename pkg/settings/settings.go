@@ -9,8 +9,10 @@
 package settings
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -164,39 +166,70 @@ func read(file string) (map[string]string, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%w: %s: over %d bytes", ErrFile, file, maxFile)
 	}
-	var document map[string]any
-	if err := yaml.Unmarshal(b, &document); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrFile, file, err)
-	}
 	found := make(map[string]string)
-	if err := flatten(found, "", document); err != nil {
+	if err := flatten(found, b); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFile, file, err)
 	}
 	return found, nil
 }
 
-func flatten(found map[string]string, prefix string, document map[string]any) error {
-	for key, value := range document {
-		name := prefix + key
-		switch v := value.(type) {
-		case map[string]any:
-			if err := flatten(found, name+"-", v); err != nil {
+// flatten reads nodes and not values, of which YAML would make numbers and
+// dates: a password 0123 is not 83.
+func flatten(found map[string]string, b []byte) error {
+	documents := yaml.NewDecoder(bytes.NewReader(b))
+	var document yaml.Node
+	if err := documents.Decode(&document); errors.Is(err, io.EOF) {
+		return nil // empty, or nothing but comments
+	} else if err != nil {
+		return err
+	}
+	if err := documents.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("more than one document")
+	}
+	root := document.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		return nil
+	}
+	return flattenMap(found, "", root)
+}
+
+func flattenMap(found map[string]string, prefix string, m *yaml.Node) error {
+	if m.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: want names with values", m.Line)
+	}
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		key, value := m.Content[i], m.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			return fmt.Errorf("line %d: want a name", key.Line)
+		}
+		name := prefix + key.Value
+		var text string
+		switch value.Kind {
+		case yaml.MappingNode:
+			if err := flattenMap(found, name+"-", value); err != nil {
 				return err
 			}
 			continue
-		case []any:
-			parts := make([]string, len(v))
-			for i := range v {
-				parts[i] = fmt.Sprint(v[i])
+		case yaml.SequenceNode:
+			parts := make([]string, len(value.Content))
+			for i, part := range value.Content {
+				if part.Kind != yaml.ScalarNode {
+					return fmt.Errorf("line %d: %s: want a list of values", part.Line, name)
+				}
+				parts[i] = part.Value
 			}
-			value = strings.Join(parts, ",")
-		case nil:
-			value = ""
+			text = strings.Join(parts, ",")
+		case yaml.ScalarNode:
+			if value.Tag != "!!null" {
+				text = value.Value
+			}
+		default:
+			return fmt.Errorf("line %d: %s: want a value", value.Line, name)
 		}
 		if _, twice := found[name]; twice {
-			return fmt.Errorf("%s is there twice", name)
+			return fmt.Errorf("line %d: %s is there twice", key.Line, name)
 		}
-		found[name] = fmt.Sprint(value)
+		found[name] = text
 	}
 	return nil
 }

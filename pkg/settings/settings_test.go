@@ -145,3 +145,29 @@ func FuzzParseBytes(f *testing.F) {
 		}
 	})
 }
+
+// YAML would make a number of some texts, and another text of the number.
+func TestAFilesValuesAreTakenAsTheyAreWritten(t *testing.T) {
+	for _, text := range []string{"0123", "1_000", "12345678901234567890123", "1e6", "2026-01-01", "0x1F", "1.10", "yes", "\"null\"", "'a: b'"} {
+		v, s := declare()
+		if _, err := Apply(s.FlagSet, write(t, "password: "+text+"\n"), nil, nil); err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if want := strings.Trim(text, `"'`); v.password != want {
+			t.Errorf("%s became %q", text, v.password)
+		}
+	}
+}
+
+func TestAFileWithAnythingButNamesAndValuesIsRefused(t *testing.T) {
+	for _, text := range []string{
+		"heartbeat: &a 5s\nlog-format: *a", "gate: &g {tcp: \"a:1\"}\nother: *g", "1: {2: 3}\n[a, b]: c",
+		"auth-address: [[\"a:1\"]]", "heartbeat: 5s\nheartbeat: 6s", "heartbeat: 5s\n---\nheartbeat: 6s",
+	} {
+		_, s := declare()
+		if _, err := Apply(s.FlagSet, write(t, text), nil, nil); !errors.Is(err, ErrFile) {
+			t.Errorf("%q: got %v, want ErrFile", text, err)
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package terminal
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/proto/authpb"
+	"github.com/motto123/minigate/proto/chatpb"
+)
+
+const (
+	callTimeout = 15 * time.Second
+	firstWait   = 300 * time.Millisecond
+	longestWait = 15 * time.Second
+	maxOutgoing = 1000 // messages that wait to be sent
+	maxTasks    = 1000
+)
+
+// errFull: more is waiting already than a person types.
+var errFull = errors.New("too much is waiting to be sent")
+
+// errNotConnected: there is no connection to ask over.
+var errNotConnected = status.Error(codes.Unavailable, "not connected")
+
+// credentials are what somebody logs in with.
+type credentials struct {
+	account, password string
+	register          bool
+	email, nickname   string
+}
+
+// link keeps a connection to a gate: it dials again when one is lost, logs in
+// again, and sends what is to be sent in the order given. Its results come as
+// events. All methods are safe to call at once, and none blocks but run.
+type link struct {
+	dial Dialer
+	emit func(event)
+	me   credentials // that it begins with
+
+	logins   chan credentials // from the form
+	tasks    chan func(context.Context)
+	outgoing chan outgoing
+
+	mu   sync.Mutex
+	conn Conn          // nil while not logged in
+	up   chan struct{} // closed when conn is set
+}
+
+// outgoing is a message to be sent.
+type outgoing struct {
+	to       int64
+	id, text string
+}
+
+// event is one of the following.
+type event interface{}
+
+type (
+	connecting struct{}
+	// needLogin: the gate is there, and nobody is logged in. err is what became
+	// of the last attempt, if any.
+	needLogin struct{ err error }
+	// online: logged in as user.
+	online struct{ user *authpb.User }
+	// offline: there is no connection; the next is tried after wait. Without a
+	// wait none is tried any more.
+	offline struct {
+		err  error
+		wait time.Duration
+	}
+	// came: a push.
+	came struct{ message *chatpb.Message }
+	// sent: what became of an outgoing message.
+	sent struct {
+		outgoing
+		out *chatpb.SendResponse
+		err error
+	}
+	// found: who an account or an id is.
+	found struct {
+		user    *authpb.User
+		account string // that was asked for
+		id      int64
+		err     error
+	}
+	// history: messages of a peer.
+	history struct {
+		peer int64
+		in   *chatpb.HistoryRequest
+		out  *chatpb.HistoryResponse
+		err  error
+	}
+	// verified: what became of a code.
+	verified struct{ err error }
+)
+
+func newLink(cfg Config, emit func(event)) *link {
+	return &link{
+		dial: cfg.Dial,
+		emit: emit,
+		me: credentials{
+			account: cfg.Account, password: cfg.Password,
+			register: cfg.Register, email: cfg.Email, nickname: cfg.Nickname,
+		},
+		logins:   make(chan credentials, 1),
+		tasks:    make(chan func(context.Context), maxTasks),
+		outgoing: make(chan outgoing, maxOutgoing),
+		up:       make(chan struct{}),
+	}
+}
+
+// run keeps the connection until ctx ends.
+func (l *link) run(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { l.work(ctx) })
+	group.Go(func() { l.deliver(ctx) })
+
+	who, token := l.me, ""
+	for failures := 0; ctx.Err() == nil; {
+		l.emit(connecting{})
+		lived, err := l.session(ctx, &who, &token)
+		if lived {
+			failures = 0
+		}
+		wait, again := pause(failures, err)
+		failures++
+		if ctx.Err() != nil {
+			return
+		}
+		if !again {
+			l.emit(offline{err: err})
+			<-ctx.Done()
+			return
+		}
+		l.emit(offline{err: err, wait: wait})
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// pause is how long to wait before dialling again, if at all: whoever was
+// kicked on purpose stays away.
+func pause(failures int, err error) (wait time.Duration, again bool) {
+	wait = min(firstWait<<min(failures, 10), longestWait)
+	wait = wait/2 + rand.N(wait/2)
+	var kick *client.KickError
+	if errors.As(err, &kick) {
+		return max(wait, kick.RetryAfter), kick.Code != "kicked" && kick.Code != "replaced"
+	}
+	var refusal *client.HandshakeError
+	if errors.As(err, &refusal) {
+		return max(wait, refusal.RetryAfter), refusal.Code != 426
+	}
+	return wait, true
+}
+
+// session is one connection, from dialling to its end. lived says that it was
+// logged in.
+func (l *link) session(ctx context.Context, who *credentials, token *string) (lived bool, err error) {
+	conn, err := l.dial(ctx, *token, func(m *chatpb.Message) { l.emit(came{m}) })
+	if err != nil {
+		var refusal *client.HandshakeError
+		if errors.As(err, &refusal) && refusal.Code == 401 {
+			*token = "" // it has ended: log in anew
+		}
+		return false, err
+	}
+	defer func() { _ = conn.Close() }()
+
+	user, err := l.enter(ctx, conn, who, token)
+	if err != nil {
+		return false, err
+	}
+	l.mu.Lock()
+	l.conn = conn
+	close(l.up)
+	l.mu.Unlock()
+	l.emit(online{user})
+
+	select {
+	case <-conn.Done():
+		err = conn.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	l.mu.Lock()
+	l.conn = nil
+	l.up = make(chan struct{})
+	l.mu.Unlock()
+	return true, err
+}
+
+// enter logs the connection in, and asks for credentials until it can.
+func (l *link) enter(ctx context.Context, conn Conn, who *credentials, token *string) (*authpb.User, error) {
+	if *token != "" && conn.UserID() != 0 {
+		out := &authpb.FindResponse{}
+		err := call(ctx, conn, "auth.find", &authpb.FindRequest{Id: conn.UserID()}, out)
+		return out.GetUser(), err
+	}
+	var refused error
+	for {
+		if who.account == "" || who.password == "" || refused != nil {
+			l.emit(needLogin{refused})
+			select {
+			case *who = <-l.logins:
+			case <-conn.Done():
+				return nil, conn.Err()
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		out, err := login(ctx, conn, who)
+		if err == nil {
+			*token = out.GetToken()
+			return out.GetUser(), nil
+		}
+		switch status.Code(err) {
+		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+			return nil, err
+		}
+		refused = err
+	}
+}
+
+// login registers, where that is wanted and not done yet, and logs in.
+func login(ctx context.Context, conn Conn, who *credentials) (*authpb.LoginResponse, error) {
+	if who.register {
+		err := call(ctx, conn, "auth.register", &authpb.RegisterRequest{
+			Account: who.account, Password: who.password, Email: who.email, Nickname: who.nickname,
+		}, &authpb.RegisterResponse{})
+		if err != nil {
+			return nil, err
+		}
+		who.register = false
+	}
+	out := &authpb.LoginResponse{}
+	err := call(ctx, conn, "auth.login", &authpb.LoginRequest{
+		Account: who.account, Password: who.password, Device: "terminal",
+	}, out)
+	return out, err
+}
+
+func call(ctx context.Context, conn Conn, route string, in, out proto.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return conn.Call(ctx, route, in, out)
+}

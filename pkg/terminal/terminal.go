@@ -1,0 +1,115 @@
+// Package terminal is a chat in a terminal: it logs in or registers, shows the
+// messages of each peer as they come, and sends what is typed. Where its output
+// is no terminal it reads and writes plain lines instead, for pipes and tests.
+//
+// It refuses to keep anything on disk: peers and texts come from the gate, and
+// a password is forgotten when Run returns.
+package terminal
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/charmbracelet/x/term"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/proto/chatpb"
+)
+
+// Config says where to go and as whom. Gate or Dial is required.
+type Config struct {
+	// Gate is the address of a gate, as client.Dial takes it; it is shown, too.
+	Gate string
+	// Dial opens connections; nil dials Gate with package client.
+	Dial Dialer
+	// Account and Password log in; where one is missing a form asks, which plain
+	// lines can not.
+	Account  string
+	Password string
+	// Register makes the account first, with Email; Nickname is what others see,
+	// the account where it is empty.
+	Register bool
+	Email    string
+	Nickname string
+	// To is the account to open a conversation with at once.
+	To string
+	// In and Out are standard input and output where they are nil.
+	In  io.Reader
+	Out io.Writer
+}
+
+// Conn is a connection to a gate; *client.Client is one.
+type Conn interface {
+	// Call fails with an error that package status understands.
+	Call(ctx context.Context, route string, in, out proto.Message) error
+	// UserID is who the token belonged to that the connection began with.
+	UserID() int64
+	Done() <-chan struct{}
+	Err() error
+	Close() error
+}
+
+// Dialer opens a connection, logged in where there is a token. It calls message
+// with each push chat.message, in order, until the connection ends.
+type Dialer func(ctx context.Context, token string, message func(*chatpb.Message)) (Conn, error)
+
+// DialGate dials a gate with package client.
+func DialGate(address string) Dialer {
+	return func(ctx context.Context, token string, message func(*chatpb.Message)) (Conn, error) {
+		c, err := client.Dial(ctx, address, client.Options{
+			Token: token, ClientType: "terminal",
+			OnPush: func(p client.Push) error {
+				if p.Route != "chat.message" {
+					return nil
+				}
+				m := &chatpb.Message{}
+				if err := p.Unmarshal(m); err != nil {
+					return err
+				}
+				message(m)
+				return nil
+			},
+		})
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+}
+
+// ErrLogin is why Run returns where plain lines are to be exchanged and there
+// is no account and password to do so with.
+var ErrLogin = errors.New("terminal: without a terminal, account and password must be given")
+
+// Run chats until ctx ends, the user quits, or, with plain lines, the input
+// ends and everything is sent. It returns when everything it started has ended,
+// and leaves the terminal as it was.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.Dial == nil {
+		if cfg.Gate == "" {
+			return errors.New("terminal: no gate")
+		}
+		cfg.Dial = DialGate(cfg.Gate)
+	}
+	if cfg.In == nil {
+		cfg.In = os.Stdin
+	}
+	if cfg.Out == nil {
+		cfg.Out = os.Stdout
+	}
+	if isTerminal(cfg.In) && isTerminal(cfg.Out) {
+		return runScreen(ctx, cfg)
+	}
+	if cfg.Account == "" || cfg.Password == "" {
+		return ErrLogin
+	}
+	return runLines(ctx, cfg)
+}
+
+func isTerminal(stream any) bool {
+	file, ok := stream.(term.File)
+	return ok && term.IsTerminal(file.Fd())
+}

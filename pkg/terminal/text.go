@@ -1,0 +1,117 @@
+package terminal
+
+import (
+	"errors"
+	"strings"
+	"unicode"
+
+	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/proto/authpb"
+)
+
+// clean takes out of a text what would do something to a terminal instead of
+// standing in it: escape sequences, other control characters, and the marks
+// that turn the direction of writing for what follows. Newlines stay.
+func clean(s string) string {
+	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\t", "    ")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n':
+			return r
+		case unicode.IsControl(r), r == unicode.ReplacementChar:
+			return '�'
+		case '\u202a' <= r && r <= '\u202e', '\u2066' <= r && r <= '\u2069', r == '\u2028', r == '\u2029':
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// wrap breaks a text into lines of at most that many columns, between words
+// where that is possible. Wide characters count two.
+func wrap(s string, columns int) []string {
+	columns = max(columns, 2) // a wide character must fit
+	var lines []string
+	for _, l := range strings.Split(ansi.Wrap(strings.TrimRight(clean(s), "\n"), columns, " "), "\n") {
+		for ansi.StringWidth(l) > columns { // what Wrap left whole
+			head := ansi.Truncate(l, columns, "")
+			if head == "" {
+				break
+			}
+			lines = append(lines, head)
+			l = strings.TrimPrefix(l, head)
+		}
+		lines = append(lines, strings.TrimRight(l, " "))
+	}
+	return lines
+}
+
+// name is what a user is called, on one row.
+func name(u *authpb.User) string {
+	if n := firstRow(clean(u.GetNickname())); n != "" {
+		return n
+	}
+	return u.GetAccount()
+}
+
+// firstRow is what stands before the first newline.
+func firstRow(s string) string {
+	row, _, _ := strings.Cut(s, "\n")
+	return row
+}
+
+// fit makes s exactly that many columns wide.
+func fit(s string, columns int) string {
+	if columns <= 0 {
+		return ""
+	}
+	s = ansi.Truncate(s, columns, "…")
+	return s + strings.Repeat(" ", max(0, columns-ansi.StringWidth(s)))
+}
+
+// explain says for people why something failed.
+func explain(err error) string {
+	var typed *client.Error
+	if errors.As(err, &typed) {
+		text := typed.Message
+		for i, v := range typed.Violations {
+			if i == 0 {
+				text = ""
+			} else {
+				text += ", "
+			}
+			text += rule(v)
+		}
+		if text != "" {
+			return clean(text)
+		}
+	}
+	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
+		return clean(s.Message())
+	}
+	return clean(err.Error())
+}
+
+// rule says in words which rule a field broke.
+func rule(v client.Violation) string {
+	name, value, _ := strings.Cut(v.Rule, "=")
+	switch name {
+	case "required":
+		return v.Field + " is missing"
+	case "email":
+		return v.Field + " is no e-mail address"
+	case "min":
+		return v.Field + " has less than " + value + " characters"
+	case "max":
+		return v.Field + " has more than " + value + " characters"
+	case "maxbytes":
+		return v.Field + " has more than " + value + " bytes"
+	case "account":
+		return v.Field + " has other characters than letters, digits, '.', '_' and '-'"
+	}
+	return v.Field + " breaks the rule " + v.Rule
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/motto123/minigate/codec"
 	"google.golang.org/grpc/codes"
@@ -25,8 +24,8 @@ type Reply struct {
 //
 // Hot path: BenchmarkCall.
 func (c *Client) Call(ctx context.Context, route string, in, out proto.Message) error {
-	call := newCall()
-	defer call.free()
+	call := c.newCall()
+	defer c.free(call)
 	name := nameOf(in)
 	m := codec.Message{Type: codec.Request, Data: codec.Protobuf, Name: name}
 	if err := c.do(ctx, call, route, &m, in); err != nil {
@@ -41,8 +40,8 @@ func (c *Client) Call(ctx context.Context, route string, in, out proto.Message) 
 // CallRaw sends a Request whose body is what the caller says it is, of a name
 // that may be empty.
 func (c *Client) CallRaw(ctx context.Context, route string, data codec.DataType, name string, body []byte) (Reply, error) {
-	call := newCall()
-	defer call.free()
+	call := c.newCall()
+	defer c.free(call)
 	m := codec.Message{Type: codec.Request, Data: data, Name: []byte(name), Body: body}
 	if err := c.do(ctx, call, route, &m, nil); err != nil {
 		return Reply{}, err
@@ -60,8 +59,8 @@ func (c *Client) Notify(ctx context.Context, route string, in proto.Message) err
 // NotifyAck sends a Notify in protobuf and waits until the gate says that the
 // broker has it.
 func (c *Client) NotifyAck(ctx context.Context, route string, in proto.Message) error {
-	call := newCall()
-	defer call.free()
+	call := c.newCall()
+	defer c.free(call)
 	call.ack = true
 	m := codec.Message{Type: codec.Notify, Data: codec.Protobuf, Name: nameOf(in)}
 	return c.do(ctx, call, route, &m, in)
@@ -78,22 +77,20 @@ type call struct {
 	body []byte
 }
 
-var calls = sync.Pool{New: func() any { return &call{finished: make(chan error, 1)} }}
-
-func newCall() *call {
-	if c, ok := calls.Get().(*call); ok {
-		return c
+func (c *Client) newCall() *call {
+	if call, ok := c.idle.Get().(*call); ok {
+		return call
 	}
 	return &call{finished: make(chan error, 1)}
 }
 
 // free gives a call back that is in nobody's hands any more.
-func (c *call) free() {
-	if cap(c.body) > keepReplyBuffer {
-		c.body = nil
+func (c *Client) free(call *call) {
+	if cap(call.body) > keepReplyBuffer {
+		call.body = nil
 	}
-	c.ack, c.data, c.name, c.body = false, 0, c.name[:0], c.body[:0]
-	calls.Put(c)
+	call.ack, call.data, call.name, call.body = false, 0, call.name[:0], call.body[:0]
+	c.idle.Put(call)
 }
 
 func (c *call) finish(err error) { c.finished <- err }

@@ -83,6 +83,7 @@ type Client struct {
 	pushes chan Push
 	done   chan struct{} // closed when the connection ends
 	wait   sync.WaitGroup
+	idle   sync.Pool // of *call
 
 	mu      sync.Mutex
 	err     error // why the connection ended; set before done is closed

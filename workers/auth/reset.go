@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"time"
 
 	"github.com/pkg/errors"
 	"google.golang.org/grpc/codes"
@@ -46,7 +47,9 @@ func (s *Service) RequestReset(ctx context.Context, in *authpb.RequestResetReque
 // mailReset makes a code and has it mailed, where the account exists. The mail
 // goes to the address also if it was never verified: there is no other way to
 // its user, and the code will prove it.
-func (s *Service) mailReset(ctx context.Context, account string) {
+func (s *Service) mailReset(ctx context.Context, account string, deadline time.Time) {
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
 	u, err := s.users.byKey(ctx, account)
 	if errors.Is(err, errNoUser) {
 		return

@@ -13,7 +13,6 @@ package auth
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/pkg/errors"
@@ -75,8 +74,8 @@ const (
 
 	// resets that wait to be mailed; one takes a few milliseconds.
 	maxResets = 256
-	// What is still waiting when Run's context ends gets this long.
-	drainTimeout = 5 * time.Second
+	// One of them has this long, and so have all that wait when Run ends.
+	resetTimeout = 5 * time.Second
 )
 
 // Service is one replica. Its handlers are safe to call at once.
@@ -93,7 +92,6 @@ type Service struct {
 
 	resets chan string   // folded accounts
 	ended  chan struct{} // closed when Run has ended
-	once   sync.Once
 }
 
 // New checks the configuration. It connects to nothing and starts nothing.
@@ -166,24 +164,28 @@ func (s *Service) Register(w *worker.Worker) {
 }
 
 // Run mails reset codes until ctx ends, and then what is still waiting. It is
-// called once, and should outlast the worker's Run.
+// called once, and should outlast the worker's Run. It ends within 10 s of ctx.
 func (s *Service) Run(ctx context.Context) error {
-	defer s.once.Do(func() { close(s.ended) })
+	defer close(s.ended)
 	for {
 		select {
 		case account := <-s.resets:
-			s.mailReset(ctx, account)
+			// What was begun is finished when ctx ends meanwhile.
+			s.mailReset(ctx, account, time.Now().Add(resetTimeout))
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-			defer cancel()
-			for {
-				select {
-				case account := <-s.resets:
-					s.mailReset(ctx, account)
-				default:
-					return nil
-				}
-			}
+			s.drain(ctx, time.Now().Add(resetTimeout))
+			return nil
+		}
+	}
+}
+
+func (s *Service) drain(ctx context.Context, deadline time.Time) {
+	for {
+		select {
+		case account := <-s.resets:
+			s.mailReset(ctx, account, deadline)
+		default:
+			return
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -42,7 +45,7 @@ type Config struct {
 	// GRPCOptions are given to the gRPC server, for example its credentials.
 	GRPCOptions []grpc.ServerOption
 
-	Loops      int // event loops; one a processor
+	Loops      int // event loops, 256 at the most; one a processor
 	Publishers int // publisher shards that the loops share; 1
 	Window     int // unconfirmed envelopes a publisher before requests wait; 1
 
@@ -55,11 +58,11 @@ type Config struct {
 
 // Limits bound what clients may ask for. Zero values mean the defaults.
 type Limits struct {
-	Connections         int // in all; 10,000
+	Connections         int // in all; 10,000, or what the limit of open files leaves
 	ConnectionsPerIP    int // of one client address; 0 is no limit of its own
 	InFlight            int // unanswered requests of one session; 64
 	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
-	Message             int // bytes of one message; 1 MiB, 8 MiB at the most
+	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
 	Handshakes          int // tokens that are verified at once; 1,024
 	Routes              int // codes in the dictionary; 4,096
@@ -77,16 +80,23 @@ type Events interface {
 	Publish(ctx context.Context, name string, m proto.Message) error
 }
 
-// maxMessage is the most that the protocol allows for one message.
-const maxMessage = 8 << 20
+const (
+	// maxMessage is the most that the protocol allows for one message, and
+	// minMessage what every error fits into.
+	maxMessage = 8 << 20
+	minMessage = 1 << 10
+	// maxLoops is how many loops the low bits of a session's id can tell apart.
+	maxLoops = loopMask + 1
+)
 
 func (c Config) withDefaults() Config {
+	setDefault(&c.Loops, min(runtime.GOMAXPROCS(0), maxLoops))
 	setDefault(&c.Publishers, 1)
 	setDefault(&c.Window, 1)
 	setDefault(&c.Heartbeat, 30*time.Second)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
-	setDefault(&c.Limits.Connections, 10_000)
+	setDefault(&c.Limits.Connections, min(10_000, fileLimit()))
 	setDefault(&c.Limits.InFlight, 64)
 	setDefault(&c.Limits.Message, 1<<20)
 	setDefault(&c.Limits.WriteQueue, 1<<20)
@@ -104,6 +114,17 @@ func (c Config) withDefaults() Config {
 		c.Log = logrus.StandardLogger()
 	}
 	return c
+}
+
+// fileLimit is how many connections leave the rest of the process a share of the
+// files that it may open: that of connections over the limit included.
+func fileLimit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt
+	}
+	files := int(min(limit.Cur, math.MaxInt32))
+	return max(files*3/4-64, 16)
 }
 
 func setDefault[T int | time.Duration](v *T, to T) {
@@ -137,7 +158,7 @@ func (c Config) validate() error {
 	}
 	l := c.Limits
 	for name, v := range map[string]int{
-		"loops": c.Loops, "connections per address": l.ConnectionsPerIP, "requests per second": l.RequestsPerSecond,
+		"connections per address": l.ConnectionsPerIP, "requests per second": l.RequestsPerSecond,
 	} {
 		if v < 0 {
 			return fmt.Errorf("gate: %s: got %d, want 0 or more", name, v)
@@ -152,8 +173,11 @@ func (c Config) validate() error {
 			return fmt.Errorf("gate: %s: got %d, want 1 or more", name, v)
 		}
 	}
-	if l.Message < 1 || l.Message > maxMessage {
-		return fmt.Errorf("gate: message: got %d bytes, want 1 to %d", l.Message, maxMessage)
+	if c.Loops < 1 || c.Loops > maxLoops {
+		return fmt.Errorf("gate: loops: got %d, want 1 to %d", c.Loops, maxLoops)
+	}
+	if l.Message < minMessage || l.Message > maxMessage {
+		return fmt.Errorf("gate: message: got %d bytes, want %d to %d", l.Message, minMessage, maxMessage)
 	}
 	if l.Routes < 1 || l.Routes > 65535 {
 		return fmt.Errorf("gate: routes: got %d, want 1 to 65535", l.Routes)

@@ -28,7 +28,9 @@ func (s *session) fail(p *pending, code codes.Code, text string) {
 	if !p.compressed {
 		m.Route = []byte(p.route)
 	}
-	if !s.send(&m) {
-		s.kick(kickProtocol, "an error is larger than the largest message")
+	if err := s.encode(&m); err != nil {
+		g.log.WithError(err).Error("encode an error")
+		return
 	}
+	s.flushLarge()
 }

@@ -14,8 +14,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,8 +58,11 @@ type Gate struct {
 	done       chan settledDelivery
 
 	base  context.Context // of what outlives a call: ends with the gate
+	began time.Time       // the loops count from here: no change of the clock moves that
 	ready chan struct{}
-	ended chan struct{}
+	ended chan struct{} // closed when no loop runs any more
+
+	askAgain atomic.Bool // services did not hear that this gate wants their routes
 }
 
 // loops are the event loops that have had a connection, by gnet's and by number.
@@ -90,7 +91,8 @@ const (
 	// maxReplyQueue bounds what waits in the broker for a gate that is stuck.
 	maxReplyQueue = 256 << 20
 	// drainTime is how long requests in flight may still be answered when the
-	// gate ends, and stopTime what everything else may take together.
+	// gate ends, and again how long clients have to go. It is over the linger of a
+	// session. stopTime is what running gRPC calls get.
 	drainTime = 3 * time.Second
 	stopTime  = 5 * time.Second
 )
@@ -152,148 +154,115 @@ func (g *Gate) GRPCAddress() string      { return g.cfg.GRPC }
 // Run serves until ctx ends, or until something fails that the gate can not do
 // without; it then lets requests in flight be answered, sends everybody away,
 // and returns when all that it started has ended.
-func (g *Gate) Run(ctx context.Context) error {
-	defer close(g.ended)
+func (g *Gate) Run(ctx context.Context) (err error) {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g.base = base
+	g.began = time.Now()
 
-	listener, err := g.listen(ctx)
+	listeners, err := g.listen(ctx)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(g.cfg.GRPCOptions...)
-	gatepb.RegisterGateServer(server, &service{gate: g})
-
-	// The parts end in the order of stop: what feeds another ends before it.
+	// What feeds another starts after it, and ends before it.
 	parts := newParts()
-	publishers, err := g.startPublishers(parts)
-	if err != nil {
-		return errors.Join(err, closeListener(listener))
-	}
+	defer func() { err = errors.Join(err, parts.end()) }()
 	g.users = newUsers(g.cfg.Presence, presence.Gate{ID: g.id, Address: g.cfg.AdvertiseGRPC}, g.log)
-	stopUsers := parts.start("presence", func(ctx context.Context) error { g.users.run(ctx); return nil })
-	stopEvents := parts.start("events", func(ctx context.Context) error { g.publishEvents(ctx); return nil })
-	stopAcks := parts.start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
-	stopReplies := parts.start("replies", g.consume)
-	e := &engine{gate: g, tcp: g.cfg.TCP, ws: g.cfg.WebSocket, wsPort: port(g.cfg.WebSocket), booted: make(chan struct{})}
-	engineEnded := make(chan struct{})
-	parts.start("engine", func(context.Context) error {
-		defer close(engineEnded)
-		return e.run()
-	})
-	stopTicks := parts.start("ticks", func(ctx context.Context) error { g.tick(ctx); return nil })
-	if listener != nil {
-		parts.start("gRPC", func(context.Context) error { return server.Serve(listener) })
+	parts.start("presence", func(ctx context.Context) error { g.users.run(ctx); return nil })
+	parts.start("events", func(ctx context.Context) error { g.publishEvents(ctx); return nil })
+	if err := g.startPublishers(parts); err != nil {
+		return errors.Join(err, listeners.close())
 	}
+	parts.start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
+	parts.start("replies", g.consume)
+	g.serveGRPC(parts, listeners.grpc)
+	listeners.grpc = nil
+	parts.onEnd(func() {
+		cancel()
+		g.verifiers.Wait()
+	})
+	e, err := startEngine(g)
+	if err != nil {
+		return errors.Join(err, listeners.close())
+	}
+	parts.onEnd(func() { g.stopEngine(e) })
+	parts.start("ticks", func(ctx context.Context) error { g.tick(ctx); return nil })
+	var stopAccepting []func()
+	for _, l := range listeners.clients {
+		stopAccepting = append(stopAccepting, parts.start(l.transport.String(), func(ctx context.Context) error {
+			return e.accept(ctx, l.Listener, l.transport)
+		}))
+	}
+	close(g.ready)
+	g.log.WithFields(logrus.Fields{
+		"tcp": g.cfg.TCP, "websocket": g.cfg.WebSocket, "grpc": g.cfg.GRPC,
+	}).Info("gate is ready")
 
 	select {
-	case <-e.booted:
-		close(g.ready)
-		g.log.WithFields(logrus.Fields{
-			"tcp": g.cfg.TCP, "websocket": g.cfg.WebSocket, "grpc": g.cfg.GRPC,
-		}).Info("gate is ready")
-		select {
-		case <-ctx.Done():
-		case <-parts.failed:
-		}
-		g.drain()
+	case <-ctx.Done():
 	case <-parts.failed:
 	}
-
-	limit, release := context.WithTimeout(base, stopTime)
-	defer release()
-	select {
-	case <-e.booted:
-		if err := e.stop(limit); err != nil {
-			g.log.WithError(err).Error("stop the event loops")
-		}
-		<-engineEnded
-	default: // it never came up
-	}
-	stopTicks()
-	cancel() // verifications of tokens
-	g.verifiers.Wait()
-	stopServer(limit, server)
-	stopReplies()
-	stopAcks()
-	publishers()
-	stopEvents()
-	stopUsers()
-	return parts.wait()
+	g.drain(stopAccepting)
+	return nil
 }
 
-// listen binds the gRPC address, and chooses ports for the client addresses that
-// leave it open.
-func (g *Gate) listen(ctx context.Context) (net.Listener, error) {
-	for _, address := range []*string{&g.cfg.TCP, &g.cfg.WebSocket} {
-		if !strings.HasSuffix(*address, ":0") {
-			continue
-		}
-		// gnet does not say which port it was given, so the choice is made here;
-		// who else takes it in between makes gnet fail, which is reported.
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", *address)
-		if err != nil {
-			return nil, fmt.Errorf("gate: choose a port: %w", err)
-		}
-		*address = l.Addr().String()
-		if err := l.Close(); err != nil {
-			return nil, fmt.Errorf("gate: choose a port: %w", err)
-		}
+// stopEngine ends the loops. Nobody may reach for one that gnet has closed: its
+// descriptors may be another's by then.
+func (g *Gate) stopEngine(e *engine) {
+	for _, l := range g.allLoops() {
+		l.closeInbox()
 	}
-	if g.cfg.GRPC == "" {
-		return nil, nil
+	if err := e.stop(); err != nil {
+		g.log.WithError(err).Error("stop the event loops")
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", g.cfg.GRPC)
-	if err != nil {
-		return nil, fmt.Errorf("gate: listen for gRPC: %w", err)
-	}
-	if g.cfg.AdvertiseGRPC == g.cfg.GRPC {
-		g.cfg.AdvertiseGRPC = l.Addr().String()
-	}
-	g.cfg.GRPC = l.Addr().String()
-	return l, nil
+	close(g.ended)
 }
 
-func closeListener(l net.Listener) error {
+// serveGRPC serves the Gate service, where it has an address.
+func (g *Gate) serveGRPC(p *parts, l net.Listener) {
 	if l == nil {
-		return nil
+		return
 	}
-	return l.Close()
-}
-
-func port(address string) int {
-	_, p, err := net.SplitHostPort(address)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.Atoi(p)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// startPublishers opens the publisher shards. The function that it returns ends
-// them, after what they hold was published.
-func (g *Gate) startPublishers(p *parts) (stop func(), err error) {
-	header := bus.Header{Gate: g.id, GateAddress: g.cfg.AdvertiseGRPC}
-	var stops []func()
-	var publishers []bus.Publisher
-	stop = func() {
-		for i := range stops {
-			stops[i]()
-			if err := publishers[i].Close(); err != nil {
-				g.log.WithError(err).Warn("close a publisher")
-			}
+	server := grpc.NewServer(g.cfg.GRPCOptions...)
+	gatepb.RegisterGateServer(server, &service{gate: g})
+	p.start("gRPC", func(ctx context.Context) error {
+		stopped := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(stopped)
+			stopServer(server)
+		})
+		err := server.Serve(l)
+		if !stop() {
+			<-stopped
 		}
-	}
+		if errors.Is(err, grpc.ErrServerStopped) { // before it had begun
+			err = nil
+		}
+		return err
+	})
+}
+
+// stopServer lets running calls end, and cuts them off after a while.
+func stopServer(server *grpc.Server) {
+	cut := time.AfterFunc(stopTime, server.Stop)
+	defer cut.Stop()
+	server.GracefulStop()
+}
+
+// startPublishers opens the publisher shards. They end after what they hold was
+// published.
+func (g *Gate) startPublishers(p *parts) error {
+	header := bus.Header{Gate: g.id, GateAddress: g.cfg.AdvertiseGRPC}
 	for i := range g.cfg.Publishers {
 		publisher, err := g.cfg.Bus.Publisher()
 		if err != nil {
-			stop()
-			return nil, fmt.Errorf("gate: open a publisher: %w", err)
+			return fmt.Errorf("gate: open a publisher: %w", err)
 		}
+		p.onEnd(func() {
+			if err := publisher.Close(); err != nil {
+				g.log.WithError(err).Warn("close a publisher")
+			}
+		})
 		c := bus.NewCoalescer(bus.CoalescerConfig[ref]{
 			Publisher: publisher, Exchange: g.cfg.Topology.RequestExchange(), Window: g.cfg.Window,
 			MaxPending: g.cfg.Limits.PendingPerPublisher, Settle: g.settled,
@@ -304,26 +273,19 @@ func (g *Gate) startPublishers(p *parts) (stop func(), err error) {
 			},
 		})
 		g.shards = append(g.shards, c)
-		publishers = append(publishers, publisher)
-		stops = append(stops, p.start(fmt.Sprintf("publisher %d", i), c.Run))
+		p.start(fmt.Sprintf("publisher %d", i), c.Run)
 	}
-	return stop, nil
+	return nil
 }
 
 // drain lets requests in flight be answered, and sends all clients away.
-func (g *Gate) drain() {
+func (g *Gate) drain(stopAccepting []func()) {
 	g.draining.Store(true)
-	ctx, cancel := context.WithTimeout(g.base, drainTime)
-	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for g.waiting(ctx) && ctx.Err() == nil {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-		}
+	g.await("requests in flight", g.waiting)
+	for _, stop := range stopAccepting {
+		stop()
 	}
-	ctx, cancel = context.WithTimeout(g.base, drainTime)
+	ctx, cancel := context.WithTimeout(g.base, drainTime)
 	defer cancel()
 	for _, l := range g.allLoops() {
 		_, err := onLoop(ctx, l, func() (struct{}, error) {
@@ -334,6 +296,24 @@ func (g *Gate) drain() {
 		})
 		if err != nil {
 			g.log.WithError(err).Warn("send clients away")
+		}
+	}
+	// Who is cut off before it has read its kick may never get to read it.
+	g.await("clients that have not closed", func(context.Context) bool { return g.stats.Connections.Load() > 0 })
+}
+
+// await waits until there is nothing to wait for, or no time left.
+func (g *Gate) await(what string, waiting func(context.Context) bool) {
+	ctx, cancel := context.WithTimeout(g.base, drainTime)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for waiting(ctx) {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			g.log.Warn("the gate ends without waiting longer for " + what)
+			return
 		}
 	}
 }
@@ -347,19 +327,4 @@ func (g *Gate) waiting(ctx context.Context) bool {
 		}
 	}
 	return false
-}
-
-// stopServer lets running calls end, and cuts them off after the limit.
-func stopServer(limit context.Context, server *grpc.Server) {
-	stopped := make(chan struct{})
-	go func() {
-		server.GracefulStop()
-		close(stopped)
-	}()
-	select {
-	case <-stopped:
-	case <-limit.Done():
-		server.Stop()
-		<-stopped
-	}
 }

@@ -84,7 +84,7 @@ func (v *service) Kick(ctx context.Context, in *gatepb.KickRequest) (*gatepb.Kic
 	var kicked int32
 	for _, l := range v.gate.allLoops() {
 		n, err := onLoop(ctx, l, func() (int32, error) {
-			sessions := slices.Clone(l.users[in.GetUser()])
+			sessions := slices.Clone(l.users[in.GetUser()]) // a kick takes its session out of the list
 			for _, s := range sessions {
 				s.kick(code, in.GetReason())
 			}
@@ -112,6 +112,7 @@ func (v *service) Join(ctx context.Context, in *gatepb.JoinRequest) (*gatepb.Joi
 			return nil
 		}
 		if limit := v.gate.cfg.Limits.GroupsPerSession; len(s.groups) >= limit {
+			v.gate.stats.GroupsRefused.Add(1)
 			return status.Errorf(codes.ResourceExhausted, "the session is in %d groups", limit)
 		}
 		s.groups = append(s.groups, group)
@@ -148,7 +149,7 @@ func (v *service) Sessions(ctx context.Context, in *gatepb.SessionsRequest) (*ga
 			for _, s := range l.users[in.GetUser()] {
 				of = append(of, &gatepb.Session{
 					Session: s.id, User: s.user, Address: s.address.String(), Transport: s.transport.String(),
-					ClientType: s.clientType, ConnectedAt: s.connectedAt,
+					ClientType: s.clientType, ConnectedAt: l.wall - l.now + s.connectedAt,
 				})
 			}
 			return of, nil
@@ -197,8 +198,9 @@ func onLoop[T any](ctx context.Context, l *loop, f func() (T, error)) (T, error)
 	}
 	done := make(chan result, 1)
 	l.post(func() {
-		value, err := f()
-		done <- result{value, err}
+		r := result{err: status.Error(codes.Internal, "the gate could not do this")}
+		defer func() { done <- r }() // after a panic too
+		r.value, r.err = f()
 	})
 	var none T
 	select {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -15,13 +16,13 @@ import (
 	"github.com/motto123/minigate/codec"
 )
 
-// hello is a client's handshake. Members that are not named here are ignored.
+// hello is a client's handshake. Members that are not named here are ignored; so
+// is resume, which is not there yet and answered with resumed false.
 type hello struct {
 	Sys struct {
-		Version    string          `json:"version"`
-		ClientType string          `json:"client_type"`
-		Fragment   bool            `json:"fragment"`
-		Resume     json.RawMessage `json:"resume"` // not there yet: answered with resumed false
+		Version    string `json:"version"`
+		ClientType string `json:"client_type"`
+		Fragment   bool   `json:"fragment"`
 	} `json:"sys"`
 	User struct {
 		Token string `json:"token"`
@@ -64,6 +65,7 @@ func (s *session) handshake(body []byte) {
 		s.refuse(handshakeAnswer{Code: 401, Message: "the token is not valid"})
 		return
 	case !s.counted:
+		g.stats.ConnectionsFull.Add(1)
 		s.refuse(handshakeAnswer{Code: 503, Message: "the gate is full", RetryAfterMS: retryAfterMillis})
 		return
 	case g.draining.Load():
@@ -87,14 +89,22 @@ func (s *session) handshake(body []byte) {
 // verify asks whose token it is, away from the loop.
 func (s *session) verify(token string) {
 	g, l, id := s.loop.gate, s.loop, s.id
+	if g.cfg.Verify == nil {
+		s.refuse(handshakeAnswer{Code: 503, Message: "nobody can verify tokens here", RetryAfterMS: retryAfterMillis})
+		return
+	}
 	started := g.verify(func(ctx context.Context) {
 		user, err := g.cfg.Verify.Verify(ctx, token, g.id, id)
+		if err == nil && user <= 0 {
+			err = fmt.Errorf("the token's user is %d", user)
+		}
 		if err == nil {
 			err = g.users.bound(ctx, user)
 		}
 		l.post(func() { l.verified(id, user, err) })
 	})
 	if !started {
+		g.stats.HandshakesFull.Add(1)
 		s.refuse(handshakeAnswer{Code: 503, Message: "too many handshakes at once", RetryAfterMS: retryAfterMillis})
 	}
 }

@@ -38,23 +38,17 @@ type kickBody struct {
 // maxReason bounds the text of a kick, which may hold what a service said.
 const maxReason = 1024
 
-// kick tells the client why, and closes. A client that does not read is closed
-// without a word: it would not hear it.
+// kick tells the client why, and closes.
 func (s *session) kick(code, reason string) {
 	if s.state >= closing {
 		return
 	}
 	g := s.loop.gate
 	g.stats.kicked(code)
-	s.reason = code
 	g.log.WithFields(map[string]any{
 		"session": s.id, "user": s.user, "address": s.address, "code": code,
 	}).Debug("kick: " + reason)
-	s.state = closing
-	if code == kickSlow {
-		s.conn.close()
-		return
-	}
+	s.end(code)
 	if len(reason) > maxReason {
 		reason = reason[:maxReason]
 	}
@@ -65,7 +59,6 @@ func (s *session) kick(code, reason string) {
 		return
 	}
 	s.write(codec.Kick, body)
-	s.loop.wheel.put(s, s.loop.now+lingerMillis)
 }
 
 // refuse answers a handshake with something other than 200, and closes.
@@ -75,8 +68,7 @@ func (s *session) refuse(answer handshakeAnswer) {
 	}
 	g := s.loop.gate
 	g.stats.HandshakesRefused.Add(1)
-	s.reason = "refused"
-	s.state = closing
+	s.end("refused")
 	body, err := json.Marshal(answer)
 	if err != nil {
 		g.log.WithError(err).Error("encode a handshake's answer")
@@ -84,5 +76,4 @@ func (s *session) refuse(answer handshakeAnswer) {
 		return
 	}
 	s.write(codec.HandshakeAck, body)
-	s.loop.wheel.put(s, s.loop.now+lingerMillis)
 }

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -21,6 +20,8 @@ type loop struct {
 		sync.Mutex
 		tasks     []func()
 		scheduled bool
+		closed    bool
+		waking    sync.WaitGroup // calls of execute
 	}
 
 	// Everything below belongs to the loop's thread.
@@ -31,7 +32,8 @@ type loop struct {
 	wheel    wheel
 	busy     list // sessions with requests that wait
 	counter  uint64
-	now      int64 // Unix milliseconds at the start of this turn
+	now      int64 // milliseconds from the gate's beginning to this turn's
+	wall     int64 // the same instant in Unix milliseconds, which other processes read
 	shard    *bus.Coalescer[ref]
 	dirty    []*session // have bytes to write at the end of this turn
 
@@ -40,13 +42,18 @@ type loop struct {
 	request bus.Request
 	item    []byte
 	message []byte
-	buffers [][]byte // write buffers that no session holds
+	frame   [maxFrameHeader]byte
+	vector  [2][]byte
+	buffers [][]byte    // write buffers that no session holds
+	waiting [][]pending // lists of requests that no session holds
 }
 
-// The loop keeps at most so many write buffers, of at most so many bytes each.
+// The loop keeps at most so many write buffers, of at most so many bytes each,
+// and as many lists of at most so many requests.
 const (
 	keepBuffers     = 256
 	keepBufferBytes = 64 << 10
+	keepPending     = 64
 )
 
 func newLoop(g *Gate, index int, execute func(func()) error) *loop {
@@ -56,8 +63,8 @@ func newLoop(g *Gate, index int, execute func(func()) error) *loop {
 		users:    make(map[int64][]*session),
 		groups:   make(map[string]map[*session]struct{}),
 		shard:    g.shards[index%len(g.shards)],
-		now:      time.Now().UnixMilli(),
 	}
+	l.setNow()
 	l.wheel.init(l.now)
 	return l
 }
@@ -67,15 +74,33 @@ func newLoop(g *Gate, index int, execute func(func()) error) *loop {
 // for the gate's end.
 func (l *loop) post(f func()) {
 	l.inbox.Lock()
+	if l.inbox.closed {
+		l.inbox.Unlock()
+		return
+	}
 	l.inbox.tasks = append(l.inbox.tasks, f)
 	wake := !l.inbox.scheduled
 	l.inbox.scheduled = true
-	l.inbox.Unlock()
 	if wake {
-		if err := l.execute(l.turn); err != nil {
-			l.gate.log.WithError(err).Debug("a loop has ended and takes no more tasks")
-		}
+		l.inbox.waking.Add(1)
 	}
+	l.inbox.Unlock()
+	if !wake {
+		return
+	}
+	defer l.inbox.waking.Done()
+	if err := l.execute(l.turn); err != nil {
+		l.gate.log.WithError(err).Error("wake a loop")
+	}
+}
+
+// closeInbox has post drop what comes from now on, and waits until nobody is
+// about to wake the transport's loop.
+func (l *loop) closeInbox() {
+	l.inbox.Lock()
+	l.inbox.closed = true
+	l.inbox.Unlock()
+	l.inbox.waking.Wait()
 }
 
 // turn runs what was posted, and then writes what that left to be written: one
@@ -99,15 +124,17 @@ func (l *loop) turn() {
 func (l *loop) do(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.gate.stats.Panics.Add(1)
-			l.gate.log.WithField("stack", string(debug.Stack())).Errorf("panic in a loop: %v", p)
+			l.gate.panicked(p)
 		}
 	}()
 	f()
 }
 
 // setNow begins a turn.
-func (l *loop) setNow() { l.now = time.Now().UnixMilli() }
+func (l *loop) setNow() {
+	now := time.Now()
+	l.now, l.wall = now.Sub(l.gate.began).Milliseconds(), now.UnixMilli()
+}
 
 // tick lets time pass: handshakes that do not come, heartbeats that stay away,
 // and requests that nobody answered.
@@ -131,12 +158,6 @@ func (l *loop) add(s *session) {
 func (l *loop) remove(s *session) {
 	delete(l.sessions, s.id)
 	l.wheel.remove(s)
-	l.busy.remove(s)
-	for _, group := range s.groups {
-		l.leave(s, group)
-	}
-	s.groups = nil
-	l.unbind(s)
 	if s.out != nil {
 		l.recycle(s.out)
 		s.out = nil
@@ -206,13 +227,41 @@ func (l *loop) recycle(b []byte) {
 	}
 }
 
+// pendings is an empty list of requests.
+func (l *loop) pendings() []pending {
+	if n := len(l.waiting); n > 0 {
+		p := l.waiting[n-1]
+		l.waiting = l.waiting[:n-1]
+		return p
+	}
+	return make([]pending, 0, 2)
+}
+
+func (l *loop) recyclePendings(p []pending) {
+	if cap(p) <= keepPending && len(l.waiting) < keepBuffers {
+		clear(p[:cap(p)]) // their routes
+		l.waiting = append(l.waiting, p[:0])
+	}
+}
+
 // flush writes what this turn left to be written.
 func (l *loop) flush() {
-	// A write can fail and close its session, which may add to dirty.
+	// A write can end its session, which adds to dirty.
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
 		l.dirty[i] = nil
-		s.flush()
+		l.flushOne(s)
 	}
 	l.dirty = l.dirty[:0]
+}
+
+// flushOne keeps a panic from reaching the other sessions.
+func (l *loop) flushOne(s *session) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.gate.panicked(p)
+			s.conn.close()
+		}
+	}()
+	s.flush()
 }

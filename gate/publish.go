@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -21,7 +22,7 @@ type ref struct {
 // pending is a request that waits for its reply, or a notify for its Ack.
 type pending struct {
 	id         uint64 // the client's
-	deadline   int64  // Unix milliseconds
+	deadline   int64  // as loop.now
 	route      string
 	sequence   uint32
 	code       uint16 // the route's code, where compressed
@@ -40,6 +41,10 @@ func (s *session) publish(m *codec.Message) {
 		id: m.ID, data: m.Data, code: m.Code, compressed: m.Compressed,
 		notify: m.Type == codec.Notify, deadline: l.now + g.timeoutMillis,
 	}
+	if !s.allowed() {
+		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests a second", g.cfg.Limits.RequestsPerSecond))
+		return
+	}
 	if m.Compressed {
 		var ok bool
 		if p.route, ok = g.dictionary.Route(m.Code); !ok || m.Code > s.known {
@@ -53,10 +58,6 @@ func (s *session) publish(m *codec.Message) {
 			s.reject(m, &p, codes.NotFound, "no service has this route")
 			return
 		}
-	}
-	if !s.allowed() {
-		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests a second", g.cfg.Limits.RequestsPerSecond))
-		return
 	}
 	waits := m.Type == codec.Request || m.Type == codec.Notify && m.ID != 0
 	if waits && len(s.pending) >= g.cfg.Limits.InFlight {
@@ -80,7 +81,7 @@ func (s *session) publish(m *codec.Message) {
 	r := &l.request
 	r.Session, r.Sequence, r.User = s.id, s.sequence, s.user
 	r.Type, r.DataType, r.ID = uint8(m.Type), uint8(m.Data), m.ID
-	r.Name, r.Data, r.Deadline = m.Name, m.Body, p.deadline
+	r.Name, r.Data, r.Deadline = m.Name, m.Body, l.wall+g.timeoutMillis
 	r.Address = appendAddress(r.Address[:0], s.address)
 	l.item = bus.AppendRequest(l.item[:0], r)
 	r.Name, r.Data = nil, nil // they alias what was read from the socket
@@ -99,9 +100,12 @@ func (s *session) publish(m *codec.Message) {
 	}
 }
 
-// wait keeps p until its reply comes. The slice is given up as soon as nothing
-// waits: an idle session holds none.
+// wait keeps p until its reply comes. The list goes back to the loop as soon as
+// nothing waits: an idle session holds none.
 func (s *session) wait(p pending) {
+	if s.pending == nil {
+		s.pending = s.loop.pendings()
+	}
 	s.pending = append(s.pending, p)
 	s.loop.busy.add(s)
 }
@@ -115,6 +119,7 @@ func (s *session) settle(sequence uint32) (pending, bool) {
 		p := s.pending[i]
 		s.pending = append(s.pending[:i], s.pending[i+1:]...)
 		if len(s.pending) == 0 {
+			s.loop.recyclePendings(s.pending)
 			s.pending = nil
 			s.loop.busy.remove(s)
 		}
@@ -170,6 +175,10 @@ func (g *Gate) settled(refs []ref, err error) {
 		g.confirmed(refs)
 		return
 	}
+	if refs[0].session == 0 {
+		g.asked(err)
+		return
+	}
 	g.stats.EnvelopesFailed.Add(1)
 	code, text := refusal(err)
 	for l, of := range g.byLoop(refs, func(ref) bool { return true }) {
@@ -187,11 +196,7 @@ func (g *Gate) settled(refs []ref, err error) {
 
 // confirmed acknowledges the notifies of an envelope that the broker has.
 func (g *Gate) confirmed(refs []ref) {
-	any := false
-	for i := range refs {
-		any = any || refs[i].notify
-	}
-	if !any {
+	if !slices.ContainsFunc(refs, func(r ref) bool { return r.notify }) {
 		return
 	}
 	for l, of := range g.byLoop(refs, func(r ref) bool { return r.notify }) {

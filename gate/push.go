@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"slices"
+
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
 )
@@ -21,7 +23,8 @@ func (l *loop) push(r *bus.Reply, cache *pushCache) {
 			s.push(r, cache)
 		}
 	case r.User != 0:
-		for _, s := range l.users[r.User] {
+		// Backwards: a write that fails takes its session out of the list.
+		for _, s := range slices.Backward(l.users[r.User]) {
 			s.push(r, cache)
 		}
 	case r.Session&loopMask == l.index:
@@ -53,6 +56,7 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 	if packet := cache[form]; packet != nil {
 		g.stats.Pushes.Add(1)
 		s.out = append(s.begin(), packet...)
+		s.flushLarge()
 		return
 	}
 
@@ -69,8 +73,9 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 		m.Code, m.Route = 0, []byte(r.Route)
 	}
 	start := len(s.begin())
-	if m.Data > codec.Protobuf || !s.send(&m) {
+	if err := s.encode(&m); err != nil {
 		g.stats.PushesDropped.Add(1)
+		g.log.WithError(err).WithField("route", r.Route).Debug("push")
 		return
 	}
 	g.stats.Pushes.Add(1)
@@ -78,4 +83,5 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 	if many && m.Size() <= codec.MaxBody { // a larger one goes only to who takes fragments
 		cache[form] = append([]byte(nil), s.out[start:]...)
 	}
+	s.flushLarge()
 }

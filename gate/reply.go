@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"net/netip"
 	"sync/atomic"
 
@@ -28,10 +29,13 @@ func (g *Gate) deliver(d bus.Delivery) {
 	left.Store(int32(len(loops)))
 	for _, l := range loops {
 		l.post(func() {
-			err := l.replies(d.Body)
-			if left.Add(-1) == 0 {
-				g.settleDelivery(d, err)
-			}
+			var err error
+			defer func() { // after a panic too, which the same envelope would bring again
+				if left.Add(-1) == 0 {
+					g.settleDelivery(d, err)
+				}
+			}()
+			err = l.replies(d.Body)
 		})
 	}
 }
@@ -101,18 +105,27 @@ func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, 
 		m.Route = append(s.loop.message[:0], p.route...)
 		s.loop.message = m.Route
 	}
-	if !s.send(&m) {
+	switch err := s.encode(&m); {
+	case err == nil:
+		s.flushLarge()
+	case errors.Is(err, errTooLarge):
 		s.fail(p, codes.ResourceExhausted, "the answer is too large for this client")
+	default: // a name that is none, for example
+		s.loop.gate.log.WithError(err).WithField("route", p.route).Error("encode an answer")
+		s.fail(p, codes.Internal, "the service's answer can not be written")
 	}
 }
 
-// send writes a message as a packet, or in fragments where it is larger than
-// one and the client takes them. It reports false when the message is too large.
-func (s *session) send(m *codec.Message) bool {
-	g := s.loop.gate
+// errTooLarge: the message is over the limit, or over one packet and the client
+// takes no fragments.
+var errTooLarge = errors.New("gate: the message is too large for this client")
+
+// encode leaves a message to be written as a packet, or in fragments where it is
+// larger than one and the client takes them.
+func (s *session) encode(m *codec.Message) error {
 	size := m.Size()
-	if size > codec.MaxBody && !s.fragment || size > g.cfg.Limits.Message {
-		return false
+	if size > codec.MaxBody && !s.fragment || size > s.loop.gate.cfg.Limits.Message {
+		return errTooLarge
 	}
 	out := s.begin()
 	start := len(out)
@@ -122,11 +135,10 @@ func (s *session) send(m *codec.Message) bool {
 	}
 	if err != nil {
 		s.out = out[:start]
-		g.log.WithError(err).WithField("route", string(m.Route)).Error("encode a message")
-		return false
+		return err
 	}
 	s.out = out
-	return true
+	return nil
 }
 
 // appendAddress appends an address in 4 or 16 bytes.

@@ -2,8 +2,11 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,10 +18,10 @@ import (
 	"github.com/motto123/minigate/proto/gatepb"
 )
 
-// parts are the goroutines of a gate's Run, each ended by itself.
+// parts are the goroutines of a gate's Run, and what else has to be ended.
 type parts struct {
-	running sync.WaitGroup
-	failed  chan struct{} // closed when a part ends that nobody stopped
+	failed chan struct{} // closed when a part ends that nobody stopped
+	stops  []func()      // in the order of starting
 
 	mu    sync.Mutex
 	err   error
@@ -27,14 +30,12 @@ type parts struct {
 
 func newParts() *parts { return &parts{failed: make(chan struct{})} }
 
-// start runs f until the function that it returns is called, which waits for
-// f's end.
+// start runs f until end or the function that it returns is called, which waits
+// for f's end. It may be called twice.
 func (p *parts) start(name string, f func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	p.running.Add(1)
 	go func() {
-		defer p.running.Done()
 		defer close(ended)
 		err := f(ctx)
 		if ctx.Err() == nil {
@@ -48,15 +49,23 @@ func (p *parts) start(name string, f func(context.Context) error) (stop func()) 
 			p.mu.Unlock()
 		}
 	}()
-	return func() {
+	stop = func() {
 		cancel()
 		<-ended
 	}
+	p.onEnd(stop)
+	return stop
 }
 
-// wait returns the first error of a part, when all of them have ended.
-func (p *parts) wait() error {
-	p.running.Wait()
+// onEnd has f called when its turn comes in end.
+func (p *parts) onEnd(f func()) { p.stops = append(p.stops, f) }
+
+// end ends what was started, the last first, and returns the first error of a
+// part.
+func (p *parts) end() error {
+	for _, stop := range slices.Backward(p.stops) {
+		stop()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
@@ -104,8 +113,20 @@ func (g *Gate) askForRoutes() {
 	// each service answers; a service that starts later announces itself.
 	_, err := g.shards[0].Add(g.cfg.Topology.AnnounceKey(), 0, nil, false, ref{})
 	if err != nil {
+		g.asked(err)
+	}
+}
+
+// asked hears what became of askForRoutes. That nobody was there to be asked is no
+// failure.
+func (g *Gate) asked(err error) {
+	if err == nil || errors.Is(err, bus.ErrNoRoute) {
+		return
+	}
+	if !errors.Is(err, bus.ErrClosed) {
 		g.log.WithError(err).Warn("ask services for their routes")
 	}
+	g.askAgain.Store(true)
 }
 
 // announced takes a service's routes into the dictionary.
@@ -144,6 +165,9 @@ func (g *Gate) tick(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
+			if g.cfg.Bus.State() == bus.Up && g.askAgain.Swap(false) {
+				g.askForRoutes()
+			}
 			for _, l := range g.allLoops() {
 				l.post(l.tick)
 			}
@@ -174,6 +198,12 @@ func (g *Gate) newLoop(of gnet.EventLoop, execute func(func()) error) *loop {
 	return l
 }
 
+// panicked counts and logs a panic that was caught.
+func (g *Gate) panicked(p any) {
+	g.stats.Panics.Add(1)
+	g.log.WithField("stack", string(debug.Stack())).Errorf("panic: %v", p)
+}
+
 func (g *Gate) allLoops() []*loop {
 	if loops := g.loops.Load(); loops != nil {
 		return loops.all
@@ -183,7 +213,7 @@ func (g *Gate) allLoops() []*loop {
 
 // overLimit is how many connections beyond the limit are kept long enough to be
 // told so.
-const overLimit = 1000
+func (l Limits) overLimit() int { return min(1000, l.Connections/10+1) }
 
 // admit counts a connection. One that is admitted but not counted is to be told
 // that the gate is full.
@@ -191,7 +221,7 @@ func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
 	l := g.cfg.Limits
 	g.limits.Lock()
 	defer g.limits.Unlock()
-	if g.stats.Connections.Load() >= int64(l.Connections+overLimit) {
+	if g.stats.Connections.Load() >= int64(l.Connections+l.overLimit()) {
 		g.stats.ConnectionsRefused.Add(1)
 		return false, false
 	}
@@ -227,22 +257,17 @@ func (g *Gate) forget(s *session) {
 
 // verify runs f on a goroutine of its own, if there is a place for one.
 func (g *Gate) verify(f func(ctx context.Context)) bool {
-	if g.cfg.Verify == nil {
-		return false
-	}
 	select {
 	case g.handshakes <- struct{}{}:
 	default:
 		return false
 	}
-	g.verifiers.Add(1)
-	go func() {
-		defer g.verifiers.Done()
+	g.verifiers.Go(func() {
 		defer func() { <-g.handshakes }()
 		ctx, cancel := context.WithTimeout(g.base, g.cfg.HandshakeTimeout)
 		defer cancel()
 		f(ctx)
-	}()
+	})
 	return true
 }
 

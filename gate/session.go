@@ -34,13 +34,12 @@ type session struct {
 
 	lastSeen    int64 // when anything came from the client
 	connectedAt int64
-	out         []byte // to be written at the end of this turn; nil while nothing is
+	out         []byte // to be written at the end of this turn at the latest; nil while nothing is
 
 	groups     []string
 	secret     [16]byte // the session as the client knows it
 	address    netip.Addr
 	clientType string
-	reason     string // why it was closed by the gate; empty while it was not
 
 	wheelNext, wheelPrevious *session
 	busyNext, busyPrevious   *session
@@ -56,7 +55,7 @@ const (
 	opened    state = iota // waits for the handshake
 	verifying              // waits for whose token it is
 	active
-	closing // all is said: what comes is thrown away until the client closes
+	closing // all is said and it is nobody's: what comes is thrown away until the client closes
 	closed
 )
 
@@ -94,6 +93,10 @@ var errStop = errors.New("gate: session takes no more")
 
 // lingerMillis is how long a finished session may take to close its side.
 const lingerMillis = 2000
+
+// flushBytes is how much may wait for the end of the turn: a turn can bring many
+// large messages, to many sessions.
+const flushBytes = 64 << 10
 
 func newSession(l *loop, c conn, t transport, address netip.Addr) *session {
 	s := &session{
@@ -166,7 +169,9 @@ func (s *session) message(b []byte) error {
 	if !m.Type.FromClient() {
 		return fmt.Errorf("a %v message from a client", m.Type)
 	}
-	s.data = m.Data
+	if m.Type != codec.Ack { // an Ack has no data, and so nothing to say of its form
+		s.data = m.Data
+	}
 	s.publish(&m)
 	return s.stopped()
 }
@@ -238,24 +243,33 @@ func (s *session) begin() []byte {
 	return s.out
 }
 
-// flush gives the transport what this turn left to be written.
+// flushLarge does not wait for the end of the turn with very much. Whoever calls it
+// may find the session closed afterwards.
+func (s *session) flushLarge() {
+	if len(s.out) >= flushBytes {
+		s.flush()
+	}
+}
+
+// flush gives the transport what this turn left to be written. What may wait there
+// is the write queue and one flush: a client that reads is not cut off because of
+// one large message.
 func (s *session) flush() {
 	s.isDirty = false
-	out := s.out
-	s.out = nil
-	if out == nil {
+	if s.out == nil {
 		return
 	}
-	if len(out) > 0 && s.state != closed {
+	if limit := s.loop.gate.cfg.Limits.WriteQueue; s.state < closing && s.conn.buffered() > limit {
+		s.kick(kickSlow, fmt.Sprintf("over %d bytes wait for this client", limit))
+	}
+	out := s.out
+	s.out = nil
+	if len(out) > 0 {
 		s.conn.write(out)
 	}
 	s.loop.recycle(out)
-	if s.state == closing {
+	if s.state == closing { // and not closed, if the write failed
 		s.conn.finish()
-		return
-	}
-	if s.state < closing && s.conn.buffered() > s.loop.gate.cfg.Limits.WriteQueue {
-		s.kick(kickSlow, fmt.Sprintf("over %d bytes wait for this client", s.loop.gate.cfg.Limits.WriteQueue))
 	}
 }
 
@@ -286,22 +300,42 @@ func (s *session) expired() {
 	}
 }
 
+// end makes the session one that only waits for its client to go. The reason is for
+// session.closed.
+func (s *session) end(reason string) {
+	if s.state >= closing {
+		return
+	}
+	s.state = closing
+	s.leave(reason)
+	s.loop.wheel.put(s, s.loop.now+lingerMillis)
+}
+
+// leave makes the session nobody's, and lets go of all that it held.
+func (s *session) leave(reason string) {
+	l := s.loop
+	if user := s.user; user != 0 {
+		l.unbind(s)
+		l.gate.users.unbound(user)
+		l.gate.sessionClosed(s.id, user, reason)
+	}
+	for _, group := range s.groups {
+		l.leave(s, group)
+	}
+	l.busy.remove(s)
+	s.groups, s.pending, s.held = nil, nil, nil
+	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
+}
+
 // disconnected is called by the transport, once, when the connection is gone.
 func (s *session) disconnected() {
 	if s.state == closed {
 		return
 	}
-	g := s.loop.gate
-	user, reason := s.user, s.reason
-	if reason == "" {
-		reason = "closed"
+	if s.state < closing {
+		s.leave("closed")
 	}
 	s.state = closed
-	s.held, s.pending = nil, nil
 	s.loop.remove(s)
-	g.forget(s)
-	if user != 0 {
-		g.users.unbound(user)
-		g.sessionClosed(s.id, user, reason)
-	}
+	s.loop.gate.forget(s)
 }

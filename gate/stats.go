@@ -11,7 +11,10 @@ type Stats struct {
 	Connections         atomic.Int64 // open now
 	Handshakes          atomic.Int64 // answered with 200
 	HandshakesRefused   atomic.Int64
-	ConnectionsRefused  atomic.Int64 // closed without a word, over every limit
+	HandshakesFull      atomic.Int64 // of them, because too many tokens were being verified
+	ConnectionsFull     atomic.Int64 // over the limits, and answered with 503
+	ConnectionsRefused  atomic.Int64 // closed without a word, far over the limits
+	AcceptsFailed       atomic.Int64 // for want of a file descriptor, or of memory
 	Messages            atomic.Int64 // requests, notifies and acks from clients
 	Rejected            atomic.Int64 // of them, not published
 	Replies             atomic.Int64 // written to clients
@@ -31,6 +34,7 @@ type Stats struct {
 	KickedRate          atomic.Int64
 	KickedOther         atomic.Int64
 	AnnouncementsFailed atomic.Int64 // routes that the dictionary did not take
+	GroupsRefused       atomic.Int64 // joins of a session that is in too many groups
 }
 
 func (s *Stats) failed(code codes.Code) {

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ func newUsers(store *presence.Store, gate presence.Gate, log logrus.FieldLogger)
 	}
 }
 
-var errNoPresence = errors.New("gate: no presence store is configured")
+var errNoPresence = status.Error(codes.Unavailable, "the gate has no presence store, and binds nobody")
 
 // bound counts one more session of user, which is in presence when it returns
 // nil. An error means that it was not counted; it has gRPC's code Unavailable.
@@ -100,32 +99,35 @@ func (u *users) count() int {
 
 // run takes users who left out of presence, and says again and again that the
 // others are here, which also heals a Redis that lost its data. When ctx ends it
-// takes out who has left by then.
+// takes out who has left by then, as far as it gets in presenceTimeout.
 func (u *users) run(ctx context.Context) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	ticker := time.NewTicker(refreshEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-u.wake:
-			u.removeLeft(ctx)
+			u.removeLeft(ctx, lasting)
 		case <-ticker.C:
 			u.refresh(ctx)
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceTimeout)
-			u.removeLeft(ctx)
-			cancel()
+			timer := time.AfterFunc(presenceTimeout, cancel)
+			defer timer.Stop()
+			u.removeLeft(lasting, lasting)
 			return
 		}
 	}
 }
 
-func (u *users) removeLeft(ctx context.Context) {
-	for {
+// removeLeft goes on until ctx ends; what it has begun then ends with lasting.
+func (u *users) removeLeft(ctx, lasting context.Context) {
+	for ctx.Err() == nil {
 		user, done, ok := u.takeLeft()
 		if !ok {
 			return
 		}
-		call, cancel := context.WithTimeout(ctx, presenceTimeout)
+		call, cancel := context.WithTimeout(lasting, presenceTimeout)
 		err := u.store.Remove(call, user, u.gate.ID)
 		cancel()
 		u.mu.Lock()

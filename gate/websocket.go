@@ -2,6 +2,7 @@ package gate
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,14 +23,14 @@ type webSocket struct {
 
 	// partial is what came of the HTTP request or of a frame's header or of a
 	// control frame, so far; nil between them.
-	partial  []byte
-	upgraded bool
-	closing  bool // a close frame was sent
+	partial []byte
 
 	left      int64 // of the current data frame's payload
 	position  int   // in the mask
 	mask      [4]byte
+	upgraded  bool
 	continued bool // a fragmented message is open
+	saidClose bool // a close frame was sent
 }
 
 const (
@@ -124,63 +125,99 @@ func (w *webSocket) control(op ws.OpCode, payload []byte) {
 	switch op {
 	case ws.OpPing:
 		w.writeFrame(ws.OpPong, payload)
+		s.begin() // has the write queue looked at: a client may send pings and read nothing
 	case ws.OpClose:
 		// RFC 6455, 5.5.1: the answer repeats the status.
-		code := ws.StatusNormalClosure
-		if len(payload) >= 2 {
-			code, _ = ws.ParseCloseFrameData(payload)
-		}
-		if code.IsNotUsed() || code.IsProtocolReserved() {
+		code, reason := ws.ParseCloseFrameData(payload)
+		if len(payload) == 0 {
 			code = ws.StatusNormalClosure
+		} else if err := ws.CheckCloseFrameData(code, reason); err != nil || len(payload) == 1 {
+			w.fail(ws.StatusProtocolError, "the close frame is malformed")
+			return
 		}
-		w.end(code, "")
-		s.state = closing
-		s.loop.wheel.put(s, s.loop.now+lingerMillis)
-		finish(w.conn)
+		w.shut(code, "", "closed")
 	}
 }
 
 // fail closes because of what the client sent, which is no packet: the reason is
 // in the close frame, where any WebSocket client shows it.
 func (w *webSocket) fail(code ws.StatusCode, reason string) {
-	s := w.session
-	s.loop.gate.stats.kicked(kickProtocol)
-	s.reason = kickProtocol
-	w.end(code, reason)
-	s.state = closing
-	s.loop.wheel.put(s, s.loop.now+lingerMillis)
-	finish(w.conn)
+	w.owner().gate.stats.kicked(kickProtocol)
+	w.shut(code, reason, kickProtocol)
 }
 
-// end sends the close frame, once.
-func (w *webSocket) end(code ws.StatusCode, reason string) {
-	if w.closing || !w.upgraded {
+// shut ends the session with a close frame, behind what this turn has written so
+// far.
+func (w *webSocket) shut(code ws.StatusCode, reason, why string) {
+	s := w.session
+	s.flush()
+	w.sayClose(code, reason)
+	s.end(why)
+	if s.state == closing { // and not closed, if a write failed
+		finish(w.conn)
+	}
+}
+
+// sayClose sends the close frame, once.
+func (w *webSocket) sayClose(code ws.StatusCode, reason string) {
+	if w.saidClose || !w.upgraded || w.session.state == closed {
 		return
 	}
 	body := ws.NewCloseFrameBody(code, reason)
 	w.writeFrame(ws.OpClose, body[:min(len(body), maxControl)])
-	w.closing = true
+	w.saidClose = true
 }
 
+// writeFrame writes one frame: without a mask, as a server does (RFC 6455, 5.1).
 func (w *webSocket) writeFrame(op ws.OpCode, payload []byte) {
-	if w.closing {
+	if w.saidClose || w.session.state == closed {
 		return
 	}
-	var header bytes.Buffer
-	if err := ws.WriteHeader(&header, ws.Header{Fin: true, OpCode: op, Length: int64(len(payload))}); err != nil {
-		w.owner().gate.log.WithError(err).Error("write a frame's header")
-		return
-	}
-	_, _ = w.conn.Writev([][]byte{header.Bytes(), payload}) // an error closes the connection by itself
+	l := w.owner()
+	l.vector = [2][]byte{appendFrameHeader(l.frame[:0], op, len(payload)), payload}
+	_, _ = w.conn.Writev(l.vector[:]) // an error closes the connection by itself
+	l.vector = [2][]byte{}
 }
 
-func (w *webSocket) write(b []byte) { w.writeFrame(ws.OpBinary, b) }
-func (w *webSocket) buffered() int  { return w.conn.OutboundBuffered() }
-func (w *webSocket) close()         { closeConn(w.conn) }
+// maxFrameHeader is the largest header of a frame without a mask.
+const maxFrameHeader = 10
+
+// appendFrameHeader appends the header of a final frame without a mask:
+// RFC 6455, 5.2.
+func appendFrameHeader(b []byte, op ws.OpCode, n int) []byte {
+	const final = 0x80
+	b = append(b, final|byte(op))
+	switch {
+	case n < 126:
+		return append(b, byte(n))
+	case n <= 0xffff:
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+}
+
+func (w *webSocket) write(b []byte) {
+	if w.upgraded {
+		w.writeFrame(ws.OpBinary, b)
+		return
+	}
+	// A kick, and the client does not speak WebSocket yet.
+	status, reason := http.StatusRequestTimeout, "no request came in time"
+	if w.owner().gate.draining.Load() {
+		status, reason = http.StatusServiceUnavailable, "the gate is shutting down"
+	}
+	w.answer(status, reason)
+}
+
+func (w *webSocket) buffered() int { return w.conn.OutboundBuffered() }
+func (w *webSocket) close()        { closeConn(w.conn) }
 
 func (w *webSocket) finish() {
-	w.end(ws.StatusNormalClosure, "")
-	finish(w.conn)
+	w.sayClose(ws.StatusNormalClosure, "")
+	if w.session.state != closed {
+		finish(w.conn)
+	}
 }
 
 // upgrade reads the HTTP request and answers it. It returns what is behind it.
@@ -240,6 +277,11 @@ func refusedRequest(request []byte) (status int, reason string) {
 
 // reject answers an HTTP request with an error, and closes.
 func (w *webSocket) reject(status int, reason string) {
+	w.answer(status, reason)
+	w.drop()
+}
+
+func (w *webSocket) answer(status int, reason string) {
 	body, err := json.Marshal(map[string]any{"code": status, "message": reason})
 	if err != nil {
 		body = []byte("{}")
@@ -247,14 +289,13 @@ func (w *webSocket) reject(status int, reason string) {
 	_, _ = w.conn.Write(fmt.Appendf(nil,
 		"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body))
-	w.drop()
 }
 
 func (w *webSocket) drop() {
 	s := w.session
 	s.loop.gate.stats.HandshakesRefused.Add(1)
-	s.reason = "refused"
-	s.state = closing
-	s.loop.wheel.put(s, s.loop.now+lingerMillis)
-	finish(w.conn)
+	s.end("refused")
+	if s.state == closing { // and not closed, if the write failed
+		finish(w.conn)
+	}
 }

@@ -32,7 +32,7 @@ const (
 )
 
 func newForm(who credentials) *form {
-	f := &form{register: who.register}
+	f := &form{register: who.register || who.try}
 	for i, value := range []string{account: who.account, password: who.password, email: who.email, nickname: who.nickname} {
 		input := textinput.New()
 		input.Prompt = ""

@@ -72,7 +72,8 @@ func (l *lines) run(ctx context.Context, events <-chan event, typed <-chan strin
 			}
 		}
 		l.print()
-		if typed == nil && l.pending == 0 && l.wanted == "" && l.me != nil {
+		quiet := l.pending == 0 && l.wanted == "" && l.me != nil && (l.open == nil || !l.open.asked)
+		if typed == nil && quiet {
 			if l.unsent {
 				return errUnsent
 			}

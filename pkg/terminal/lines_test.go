@@ -194,7 +194,7 @@ func TestNotLoggedIn(t *testing.T) {
 	}{
 		"no password":    {Config{Account: "alice"}, func(err error) bool { return errors.Is(err, ErrLogin) }},
 		"wrong password": {Config{Account: "alice", Password: "wrong"}, func(err error) bool { return status.Code(err) == codes.Unauthenticated }},
-		"taken account": {Config{Account: "alice", Password: "password", Register: true}, func(err error) bool {
+		"taken account": {Config{Account: "alice", Password: "wrong", Register: true}, func(err error) bool {
 			return status.Code(err) == codes.AlreadyExists
 		}},
 		"nobody to talk to": {Config{Account: "alice", Password: "password", To: "nobody"}, func(err error) bool {
@@ -233,4 +233,15 @@ func TestRegisters(t *testing.T) {
 	if m := b.conversations[pair(b.id("zoe"), b.id("bob"))]; len(m) != 1 || m[0].GetText() != "hi" {
 		t.Errorf("stored %v", m)
 	}
+	// The same again: the account is there.
+	if err := Run(t.Context(), Config{Dial: b.dial, Account: "zoe", Password: "password", Register: true,
+		Email: "zoe@example.org", In: strings.NewReader(""), Out: newOutput()}); err != nil {
+		t.Error(err)
+	}
+	// And with a token alone.
+	out := newOutput()
+	if err := Run(t.Context(), Config{Dial: b.dial, Token: "token of zoe", To: "bob", In: strings.NewReader("again"), Out: out}); err != nil {
+		t.Error(err)
+	}
+	out.wait(t, "zoe > Bob: again\n")
 }

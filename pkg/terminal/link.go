@@ -33,7 +33,8 @@ var errNotConnected = status.Error(codes.Unavailable, "not connected")
 // credentials are what somebody logs in with.
 type credentials struct {
 	account, password string
-	register          bool
+	register          bool // make the account
+	try               bool // make it where one can not log in
 	email, nickname   string
 }
 
@@ -41,9 +42,10 @@ type credentials struct {
 // again, and sends what is to be sent in the order given. Its results come as
 // events. All methods are safe to call at once, and none blocks but run.
 type link struct {
-	dial Dialer
-	emit func(event)
-	me   credentials // that it begins with
+	dial  Dialer
+	emit  func(event)
+	me    credentials // that it begins with
+	token string
 
 	logins   chan credentials // from the form
 	tasks    chan func(context.Context)
@@ -104,11 +106,12 @@ type (
 
 func newLink(cfg Config, emit func(event)) *link {
 	return &link{
-		dial: cfg.Dial,
-		emit: emit,
+		dial:  cfg.Dial,
+		token: cfg.Token,
+		emit:  emit,
 		me: credentials{
 			account: cfg.Account, password: cfg.Password,
-			register: cfg.Register, email: cfg.Email, nickname: cfg.Nickname,
+			try: cfg.Register, email: cfg.Email, nickname: cfg.Nickname,
 		},
 		logins:   make(chan credentials, 1),
 		tasks:    make(chan func(context.Context), maxTasks),
@@ -124,7 +127,7 @@ func (l *link) run(ctx context.Context) {
 	group.Go(func() { l.work(ctx) })
 	group.Go(func() { l.deliver(ctx) })
 
-	who, token := l.me, ""
+	who, token := l.me, l.token
 	for failures := 0; ctx.Err() == nil; {
 		l.emit(connecting{})
 		lived, err := l.session(ctx, &who, &token)
@@ -233,21 +236,25 @@ func (l *link) enter(ctx context.Context, conn Conn, who *credentials, token *st
 	}
 }
 
-// login registers, where that is wanted and not done yet, and logs in.
+// login logs in, to a new account where that is wanted. Whoever starts with the
+// wish to register each time registers once: a login is tried before.
 func login(ctx context.Context, conn Conn, who *credentials) (*authpb.LoginResponse, error) {
-	if who.register {
-		err := call(ctx, conn, "auth.register", &authpb.RegisterRequest{
-			Account: who.account, Password: who.password, Email: who.email, Nickname: who.nickname,
-		}, &authpb.RegisterResponse{})
-		if err != nil {
-			return nil, err
-		}
-		who.register = false
-	}
+	in := &authpb.LoginRequest{Account: who.account, Password: who.password, Device: "terminal"}
 	out := &authpb.LoginResponse{}
-	err := call(ctx, conn, "auth.login", &authpb.LoginRequest{
-		Account: who.account, Password: who.password, Device: "terminal",
-	}, out)
+	if !who.register {
+		err := call(ctx, conn, "auth.login", in, out)
+		if status.Code(err) != codes.Unauthenticated || !who.try {
+			return out, err
+		}
+	}
+	err := call(ctx, conn, "auth.register", &authpb.RegisterRequest{
+		Account: who.account, Password: who.password, Email: who.email, Nickname: who.nickname,
+	}, &authpb.RegisterResponse{})
+	if err != nil {
+		return nil, err
+	}
+	who.register, who.try = false, false
+	err = call(ctx, conn, "auth.login", in, out)
 	return out, err
 }
 

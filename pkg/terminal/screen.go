@@ -18,6 +18,7 @@ type screen struct {
 	gate          string
 	form          *form // nil unless it is asked who logs in
 	entered       bool  // somebody was logged in
+	looking       bool  // it will be looked again for who was not there
 	input         textinput.Model
 	width, height int
 	scroll        int // lines below the last one that is shown
@@ -26,6 +27,9 @@ type screen struct {
 
 // tick counts down to the next attempt to connect.
 type tick struct{}
+
+// look again for somebody who was not there.
+type lookAgain struct{}
 
 func runScreen(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -50,6 +54,7 @@ func runScreen(ctx context.Context, cfg Config) error {
 
 func newScreen(t *talk, cfg Config) *screen {
 	k := newLook()
+	t.patient = true
 	input := textinput.New()
 	input.Prompt = "› "
 	input.PromptStyle = k.accent
@@ -71,6 +76,12 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tick:
 		if _, waiting := s.state.(offline); waiting && time.Now().Before(s.retry) {
 			return s, again()
+		}
+		return s, nil
+	case lookAgain:
+		s.looking = false
+		if s.wanted != "" && s.patient {
+			s.link.find(s.wanted)
 		}
 		return s, nil
 	case tea.KeyMsg:
@@ -113,6 +124,11 @@ func (s *screen) happened(ev event) tea.Cmd {
 	case offline:
 		if ev.wait > 0 {
 			cmd = again()
+		}
+	case found:
+		if ev.err != nil && s.wanted != "" && s.patient && !s.looking {
+			s.looking = true
+			cmd = tea.Tick(2*time.Second, func(time.Time) tea.Msg { return lookAgain{} })
 		}
 	}
 	s.settle()

@@ -11,6 +11,8 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
@@ -185,5 +187,34 @@ func TestUnread(t *testing.T) {
 	s.hears(3, 2, "x")
 	if s.unread() != 2 {
 		t.Error("what is open counts as unread")
+	}
+}
+
+// TestWaitsForSomebody: two that are started one after the other with accounts
+// that are only being made find each other.
+func TestWaitsForSomebody(t *testing.T) {
+	s := newScreen(newTalk(newLink(Config{}, func(event) {}), "bob"), Config{})
+	s.Update(online{&authpb.User{Id: 1, Account: "alice"}})
+	_, cmd := s.Update(found{account: "bob", err: status.Error(codes.NotFound, "nobody")})
+	if cmd == nil || !strings.Contains(s.View(), "bob is not here yet") {
+		t.Fatalf("gave up:\n%s", s.View())
+	}
+	if _, again := s.Update(found{account: "bob", err: errNotConnected}); again != nil {
+		t.Error("it looks twice at once")
+	}
+	for len(s.link.tasks) > 0 {
+		<-s.link.tasks
+	}
+	if s.Update(cmd()); len(s.link.tasks) != 1 {
+		t.Error("it does not look again")
+	}
+	s.Update(found{account: "bob", user: &authpb.User{Id: 2, Account: "bob"}})
+	if s.open == nil || s.open.name != "bob" {
+		t.Errorf("not opened:\n%s", s.View())
+	}
+	s.typed("/to carol")
+	s.Update(found{account: "carol", err: status.Error(codes.NotFound, "nobody")})
+	if s.wanted != "" || !strings.Contains(s.View(), `there is no user "carol"`) {
+		t.Errorf("waits for who was typed:\n%s", s.View())
 	}
 }

@@ -25,6 +25,7 @@ type talk struct {
 	state   event     // the last of connecting, needLogin, online and offline
 	retry   time.Time // of an offline
 	wanted  string    // account of the conversation to open, until it is found
+	patient bool      // what is wanted may come later
 	pending int       // messages that are not answered
 	notice  string    // for the status line
 	bad     bool      // the notice is about something that failed
@@ -102,6 +103,8 @@ func (t *talk) identified(ev found) {
 		case ev.account == "":
 		case status.Code(ev.err) == codes.Unavailable && ev.account == t.wanted:
 			// It is asked again as soon as there is a connection.
+		case status.Code(ev.err) == codes.NotFound && t.patient && ev.account == t.wanted:
+			t.say("%s is not here yet", ev.account)
 		case status.Code(ev.err) == codes.NotFound:
 			t.wanted = ""
 			t.fail("there is no user %q", ev.account)
@@ -113,7 +116,7 @@ func (t *talk) identified(ev found) {
 	}
 	p := t.named(ev.user)
 	if ev.account != "" && ev.account == t.wanted {
-		t.wanted = ""
+		t.wanted, t.notice = "", ""
 		t.enter(p)
 	}
 }
@@ -208,7 +211,7 @@ func (t *talk) typed(text string) (quit bool) {
 	case command == "/help":
 		t.say(help)
 	case command == "/to" && argument != "":
-		t.wanted = strings.TrimPrefix(argument, "@")
+		t.wanted, t.patient = strings.TrimPrefix(argument, "@"), false
 		t.link.find(t.wanted)
 	case command == "/verify" && argument != "":
 		t.link.verify(argument)

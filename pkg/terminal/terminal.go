@@ -29,12 +29,15 @@ type Config struct {
 	// lines can not.
 	Account  string
 	Password string
-	// Register makes the account first, with Email; Nickname is what others see,
-	// the account where it is empty.
+	// Token is of an earlier login, instead of account and password.
+	Token string
+	// Register makes the account, with Email, where nobody can log in to it yet;
+	// Nickname is what others see, the account where it is empty.
 	Register bool
 	Email    string
 	Nickname string
-	// To is the account to open a conversation with at once.
+	// To is the account to open a conversation with at once; on a screen it is
+	// waited for where it does not exist yet.
 	To string
 	// In and Out are standard input and output where they are nil.
 	In  io.Reader
@@ -81,8 +84,8 @@ func DialGate(address string) Dialer {
 }
 
 // ErrLogin is why Run returns where plain lines are to be exchanged and there
-// is no account and password to do so with.
-var ErrLogin = errors.New("terminal: without a terminal, account and password must be given")
+// is neither a token nor account and password to do so with.
+var ErrLogin = errors.New("terminal: without a terminal, account and password, or a token, must be given")
 
 // Run chats until ctx ends, the user quits, or, with plain lines, the input
 // ends and everything is sent. It returns when everything it started has ended,
@@ -103,7 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if isTerminal(cfg.In) && isTerminal(cfg.Out) {
 		return runScreen(ctx, cfg)
 	}
-	if cfg.Account == "" || cfg.Password == "" {
+	if cfg.Token == "" && (cfg.Account == "" || cfg.Password == "") {
 		return ErrLogin
 	}
 	return runLines(ctx, cfg)

@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(t testing.TB) Env) {
 		{"RejectRequeues", rejectRequeues},
 		{"RejectDeadLetters", rejectDeadLetters},
 		{"SettledTwice", settledTwice},
+		{"SettledInAnyOrder", settledInAnyOrder},
 		{"DrainLetsAcksThrough", drainLetsAcksThrough},
 		{"DrainEnds", drainEnds},
 		{"ConsumeWaitsForHandle", consumeWaitsForHandle},

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,6 +146,55 @@ func settledTwice(t *testing.T, k *kit) {
 	quiet(t, c.deliveries, "the second is not acked, only the first was, twice")
 	ack(t, second)
 	ack(t, c.next())
+}
+
+// settledInAnyOrder acks and rejects from several goroutines in an order of its
+// own: what is acked never comes again, what is rejected comes again once.
+func settledInAnyOrder(t *testing.T, k *kit) {
+	const n, window = 2000, 100
+	q := k.queue("a", "x")
+	c := k.consume(bus.Consumer{Queue: q, Prefetch: window, Drain: Patience})
+	k.send(k.publisher(), "x", numbered(n)...)
+	random := rand.New(rand.NewPCG(1, 2))
+	acked, rejected := make(map[string]bool), make(map[string]bool)
+	var held []bus.Delivery
+	for len(acked) < n {
+		if len(held) < window && len(acked)+len(held) < n {
+			held = append(held, c.next())
+			continue
+		}
+		random.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+		settle := held[:1+random.IntN(len(held))]
+		held = held[len(settle):]
+		var all sync.WaitGroup
+		for i := range settle {
+			body := string(settle[i].Body)
+			if acked[body] {
+				t.Fatalf("%q was acked and came again", body)
+			}
+			again := !rejected[body] && random.IntN(5) == 0
+			if again {
+				rejected[body] = true
+			} else {
+				acked[body] = true
+			}
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				how := bus.Acked
+				if again {
+					how = bus.Requeued
+				}
+				if err := settle[i].Settle(how); err != nil {
+					t.Errorf("settle: %v", err)
+				}
+			}()
+		}
+		all.Wait()
+	}
+	c.stop()
+	next := k.consume(bus.Consumer{Queue: q})
+	quiet(t, next.deliveries, "everything is acked")
 }
 
 func drainLetsAcksThrough(t *testing.T, k *kit) {

@@ -132,7 +132,7 @@ func (l *link) session() (*session, <-chan struct{}) {
 // session is one connection, from connect to loss.
 type session struct {
 	conn   *amqp.Connection
-	socket net.Conn
+	socket *socket
 	lost   chan struct{} // closed when it is
 }
 
@@ -160,7 +160,7 @@ func (l *link) connect(ctx context.Context) (*session, error) {
 	})
 	if err != nil {
 		if s.socket != nil {
-			_ = s.socket.Close() // amqp091 leaves it open after some errors
+			s.socket.abort() // amqp091 leaves it open after some errors
 		}
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (s *session) close() {
 
 // cut ends the connection without a word. It also frees who is stuck writing to
 // it, which amqp091's own closing waits for.
-func (s *session) cut() { _ = s.socket.Close() }
+func (s *session) cut() { s.socket.abort() }
 
 // pause waits before the next attempt: exponential with full jitter, so that
 // the clients of a broker that comes back do not all come at once. It returns

@@ -64,7 +64,8 @@ type Config struct {
 	RetryMaxDelay time.Duration
 	// Timeout bounds one call of a handler; 30 s.
 	Timeout time.Duration
-	// Concurrency is how many messages of one subscription are handled at once; 4.
+	// Concurrency is how many messages of one subscription are under way at once,
+	// those included that wait to be tried again; 4.
 	Concurrency int
 	// Drain is how long handlers may go on after Run's context has ended; 10 s.
 	Drain time.Duration

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 30 * time.Second
 
-func rabbitURL(t *testing.T) string {
+func rabbitURL(t testing.TB) string {
 	t.Helper()
 	u := os.Getenv("MINIGATE_TEST_RABBITMQ")
 	if u == "" {
@@ -50,7 +50,7 @@ func config(t *testing.T, url string) Config {
 }
 
 // remove deletes what a test left on the broker.
-func remove(t *testing.T, topology bus.Topology, queues ...string) {
+func remove(t testing.TB, topology bus.Topology, queues ...string) {
 	t.Helper()
 	withChannel(t, func(channel *amqp.Channel) {
 		for _, x := range topology.Exchanges() {
@@ -63,7 +63,7 @@ func remove(t *testing.T, topology bus.Topology, queues ...string) {
 	})
 }
 
-func withChannel(t *testing.T, f func(*amqp.Channel)) {
+func withChannel(t testing.TB, f func(*amqp.Channel)) {
 	t.Helper()
 	connection, err := amqp.Dial(rabbitURL(t))
 	if err != nil {
@@ -101,7 +101,7 @@ func (l *log) String() string {
 	return l.b.String()
 }
 
-func newLog(t *testing.T) (*logrus.Logger, *log) {
+func newLog(t testing.TB) (*logrus.Logger, *log) {
 	l := &log{}
 	logger := logrus.New()
 	logger.SetOutput(l)

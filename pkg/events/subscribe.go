@@ -26,10 +26,10 @@ type subscription struct {
 // Option changes one subscription.
 type Option func(*subscription)
 
-// Concurrency is how many messages of this subscription are handled at once.
+// Concurrency is Config.Concurrency for this subscription.
 func Concurrency(n int) Option { return func(s *subscription) { s.concurrency = max(n, 1) } }
 
-// Retries is how often a message of this subscription is tried again.
+// Retries is Config.Retries for this subscription; 0 is never.
 func Retries(n int) Option { return func(s *subscription) { s.retries = max(n, 0) } }
 
 // Subscribe has handle called with every event of that name, once for the whole

@@ -14,44 +14,51 @@ type page struct {
 	width   int
 	version int
 	rows    []string
-	last    int64 // number of the last message
-	ends    map[int64]int
+	last    int64              // number of the last message
+	ends    map[int64]int      // behind which row a message ends, by number
+	bubbles map[int64][]string // the messages as they were laid out, by number
 }
 
 // together is how close messages of one side stand without a new time.
 const together = 5 * time.Minute
 
 // render lays a conversation out: days apart, the other's messages at the left
-// and one's own at the right.
-func (k *look) render(p *peer, width int) page {
-	out := page{peer: p, width: width, last: p.last(), ends: map[int64]int{}}
+// and one's own at the right. What before has of it is not laid out again.
+func (k *look) render(p *peer, width int, before page) page {
+	out := page{peer: p, width: width, last: p.last(), ends: map[int64]int{}, bubbles: map[int64][]string{}}
+	if before.peer != p || before.width != width {
+		before.bubbles = nil
+	}
 	if p.older {
 		out.rows = append(out.rows, center(k.dim.Render("↑ earlier messages"), width), "")
 	}
-	var before line
+	var above line
 	tall := false // the last text took more than one row
 	for i, l := range p.lines {
-		first, day := false, i == 0 || !sameDay(before.at, l.at)
+		first, day := false, i == 0 || !sameDay(above.at, l.at)
 		if day {
 			if i > 0 {
 				out.rows = append(out.rows, "")
 			}
 			out.rows = append(out.rows, center(k.dim.Render("── "+l.at.Format("Monday, 2 January 2006")+" ──"), width))
 		}
-		if day || before.mine != l.mine || l.at.Sub(before.at) > together {
+		if day || above.mine != l.mine || l.at.Sub(above.at) > together {
 			out.rows = append(out.rows, "", k.heading(p, l, width))
 			first = true
 		}
-		rows := k.bubble(l, width)
+		rows, known := before.bubbles[l.number]
+		if !known || l.number == 0 {
+			rows = k.bubble(l, width)
+		}
 		if !first && (tall || len(rows) > 1) {
 			out.rows = append(out.rows, "") // long texts would run into each other
 		}
 		tall = len(rows) > 1
 		out.rows = append(out.rows, rows...)
 		if l.number != 0 {
-			out.ends[l.number] = len(out.rows)
+			out.ends[l.number], out.bubbles[l.number] = len(out.rows), rows
 		}
-		before = l
+		above = l
 	}
 	return out
 }

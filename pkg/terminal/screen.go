@@ -195,7 +195,7 @@ func (s *screen) settle() {
 	s.open.unread = 0
 	before := s.page
 	if before.peer != s.open || before.version != s.version || before.width != s.paneWidth() {
-		s.page = s.look.render(s.open, s.paneWidth())
+		s.page = s.look.render(s.open, s.paneWidth(), before)
 		s.page.version = s.version
 		if before.peer == s.open && before.width == s.page.width && s.scroll > 0 {
 			s.scroll += s.page.below(before) // what came since

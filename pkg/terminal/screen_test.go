@@ -218,3 +218,17 @@ func TestWaitsForSomebody(t *testing.T) {
 		t.Errorf("waits for who was typed:\n%s", s.View())
 	}
 }
+
+// BenchmarkPush: what comes costs little, also in a long conversation.
+func BenchmarkPush(b *testing.B) {
+	s := onScreen()
+	for i := range maxLines {
+		s.hears(2, int64(i+1), strings.Repeat("word ", 20))
+	}
+	s.Update(tea.KeyMsg{Type: tea.KeyTab})
+	b.ReportAllocs()
+	for i := range b.N {
+		s.hears(2, int64(maxLines+i+1), strings.Repeat("word ", 20))
+		s.View()
+	}
+}

@@ -183,6 +183,8 @@ func (c *Client) Err() error {
 // OnPush. Calls that wait fail.
 func (c *Client) Close() error {
 	c.end(ErrClosed)
+	// Also for a write that is stuck.
+	_ = c.transport.SetDeadline(time.Now().Add(closePatience)) // fails where all is over
 	c.wait.Wait()
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,6 +183,38 @@ func TestSilence(t *testing.T) {
 	}
 	_ = c.Close()
 	<-served
+}
+
+// TestStuck: a gate that reads nothing keeps nobody, neither who closes nor who
+// has heard nothing for too long.
+func TestStuck(t *testing.T) {
+	for name, heartbeat := range map[string]string{"closed": "30", "silent": "0.2"} {
+		t.Run(name, func(t *testing.T) {
+			hold := make(chan struct{})
+			g := newGate(t, false, func(*conn, *codec.Message) { <-hold })
+			g.welcome = `{"code":200,"sys":{"heartbeat":` + heartbeat + `}}`
+			c := dial(t, g, client.Options{})
+			defer close(hold)
+			for full := false; !full; { // until the socket takes no more
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				err := c.Notify(ctx, "test.stuck", &chatpb.Message{Text: strings.Repeat("x", 60_000)})
+				full = err != nil
+				cancel()
+			}
+			if name == "silent" {
+				wait(t, "the end", c.Done())
+				if c.Err() != client.ErrSilent {
+					t.Errorf("ended with %v", c.Err())
+				}
+			}
+			closed := make(chan struct{})
+			go func() {
+				_ = c.Close()
+				close(closed)
+			}()
+			wait(t, "Close", closed)
+		})
+	}
 }
 
 func TestPushes(t *testing.T) {

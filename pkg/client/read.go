@@ -46,6 +46,11 @@ func (c *Client) read(rest []byte) {
 		err = fmt.Errorf("client: the gate closed the connection: %w", io.ErrUnexpectedEOF)
 	}
 	c.end(err)
+	if c.Err() != ErrClosed {
+		// The writer may be stuck. Otherwise it has something to write yet, and
+		// closes by itself.
+		_ = c.transport.Close()
+	}
 }
 
 // incoming is the state of reading; only the reader has it.

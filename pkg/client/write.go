@@ -143,9 +143,6 @@ func (c *Client) write() {
 		if ending && c.Err() != ErrClosed {
 			return
 		}
-		if ending {
-			_ = c.transport.SetDeadline(time.Now().Add(closePatience))
-		}
 		packets, control = c.take(packets, control)
 		if len(packets)+len(control) > 0 {
 			if err := c.transport.Write(packets, control); err != nil {

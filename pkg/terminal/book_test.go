@@ -3,11 +3,15 @@ package terminal
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 
 	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/client"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
 )
@@ -96,6 +100,23 @@ func TestWrap(t *testing.T) {
 			if ansi.StringWidth(l) > max(w, 2) {
 				t.Errorf("%q has more than %d columns", l, w)
 			}
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	_, refused := net.Dial("tcp", "127.0.0.1:1")
+	for want, err := range map[string]error{
+		"connection refused":         fmt.Errorf("client: connect: %w", refused),
+		"the gate is silent":         client.ErrSilent,
+		"kicked: draining":           &client.KickError{Code: "draining"},
+		"the text is too long":       status.Error(codes.InvalidArgument, "the text is too long"),
+		"email is no e-mail address": &client.Error{Violations: []client.Violation{{Field: "email", Rule: "email"}}},
+		"a has less than 8 characters, b is missing": &client.Error{Message: "2 fields", Violations: []client.Violation{
+			{Field: "a", Rule: "min=8"}, {Field: "b", Rule: "required"}}},
+	} {
+		if got := explain(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
 		}
 	}
 }

@@ -28,7 +28,7 @@ type screen struct {
 // tick counts down to the next attempt to connect.
 type tick struct{}
 
-// look again for somebody who was not there.
+// lookAgain is due for somebody who was not there.
 type lookAgain struct{}
 
 func runScreen(ctx context.Context, cfg Config) error {

@@ -3,6 +3,7 @@ package terminal
 import (
 	"errors"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"github.com/charmbracelet/x/ansi"
@@ -93,7 +94,11 @@ func explain(err error) string {
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
 		return clean(s.Message())
 	}
-	return clean(err.Error())
+	var system syscall.Errno // what the network says: the rest is which address
+	if errors.As(err, &system) {
+		return system.Error()
+	}
+	return clean(strings.TrimPrefix(err.Error(), "client: "))
 }
 
 // rule says in words which rule a field broke.

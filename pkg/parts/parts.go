@@ -8,6 +8,8 @@ package parts
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 )
 
@@ -19,6 +21,7 @@ type Parts struct {
 	mu    sync.Mutex
 	err   error
 	ended bool
+	stops []func()
 }
 
 // New returns no parts yet.
@@ -36,17 +39,50 @@ func (p *Parts) Start(name string, f func(context.Context) error) (stop func()) 
 		err := f(ctx)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if err != nil && p.err == nil {
-			p.err = fmt.Errorf("%s: %w", name, err)
-		}
+		p.keep(name, err)
 		if ctx.Err() == nil && !p.ended {
 			p.ended = true
 			close(p.failed)
 		}
 	}()
-	return func() {
+	stop = func() {
 		cancel()
 		<-done
+	}
+	p.mu.Lock()
+	p.stops = append(p.stops, stop)
+	p.mu.Unlock()
+	return stop
+}
+
+// Closing has Stop close c, when everything that was started after this has
+// ended and before anything that was started earlier does.
+func (p *Parts) Closing(name string, c io.Closer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stops = append(p.stops, func() {
+		err := c.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.keep("close "+name, err)
+	})
+}
+
+// keep takes the first error. p.mu is held.
+func (p *Parts) keep(name string, err error) {
+	if err != nil && p.err == nil {
+		p.err = fmt.Errorf("%s: %w", name, err)
+	}
+}
+
+// Stop ends all parts, the last one first, each after the end of the one before.
+func (p *Parts) Stop() {
+	p.mu.Lock()
+	stops := p.stops
+	p.stops = nil
+	p.mu.Unlock()
+	for _, stop := range slices.Backward(stops) {
+		stop()
 	}
 }
 

@@ -46,3 +46,30 @@ func TestAPartThatEndsByItselfIsReported(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+type closer func()
+
+func (c closer) Close() error { c(); return errors.New("closed badly") }
+
+func TestStopEndsTheLastPartFirst(t *testing.T) {
+	p := New()
+	var order []string
+	until := func(name string) {
+		p.Start(name, func(ctx context.Context) error {
+			<-ctx.Done()
+			order = append(order, name)
+			return nil
+		})
+	}
+	until("a")
+	p.Closing("b", closer(func() { order = append(order, "b") }))
+	until("c")
+	p.Stop()
+	p.Stop()
+	if err := p.Wait(); err == nil || err.Error() != "close b: closed badly" {
+		t.Errorf("got %v", err)
+	}
+	if len(order) != 3 || order[0] != "c" || order[1] != "b" || order[2] != "a" {
+		t.Errorf("ended in the order %v", order)
+	}
+}

@@ -1,0 +1,146 @@
+// Package workers puts the shipped services together: which parts each has, and
+// what of a process it needs.
+//
+// It refuses to open anything: connections come from whoever runs the process.
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+
+	"github.com/motto123/minigate/pkg/authrpc"
+	"github.com/motto123/minigate/pkg/events"
+	"github.com/motto123/minigate/pkg/parts"
+	"github.com/motto123/minigate/pkg/snowflakes"
+	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/pkg/worker"
+	"github.com/motto123/minigate/workers/auth"
+	"github.com/motto123/minigate/workers/chat"
+	"github.com/motto123/minigate/workers/echo"
+	"github.com/motto123/minigate/workers/email"
+)
+
+// Process is what the services of one process share.
+type Process struct {
+	Parts  *parts.Parts
+	Log    logrus.Ext1FieldLogger
+	Worker worker.Config // of every worker
+	Events *events.Events
+	Redis  redis.UniversalClient
+	DB     *sqldb.DB
+	IDs    *snowflakes.Generator
+	Users  *authrpc.Client
+
+	Auth     auth.Config // its settings; what stands above is filled in
+	AuthGRPC string      // host:port on which the Auth service is called
+	Email    email.Config
+	Mails    io.Writer // takes mails for people where no mail server is named
+}
+
+// Names are the services that Start knows.
+func Names() []string { return []string{"auth", "chat", "echo", "email"} }
+
+// Start starts the parts of a service; the events that it subscribed to come
+// when p.Events runs.
+func (p *Process) Start(name string) error {
+	switch name {
+	case "auth":
+		return p.startAuth()
+	case "chat":
+		return p.startChat()
+	case "echo":
+		p.Parts.Start("echo", echo.New(p.Worker).Run)
+		return nil
+	case "email":
+		return p.startEmail()
+	}
+	return fmt.Errorf("worker: got %q, want one of %s", name, strings.Join(Names(), ", "))
+}
+
+// Check says which of names is no service.
+func Check(names []string) error {
+	for _, name := range names {
+		if !slices.Contains(Names(), name) {
+			return fmt.Errorf("worker: got %q, want one of %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	return nil
+}
+
+func (p *Process) startAuth() error {
+	cfg := p.Auth
+	cfg.DB, cfg.Redis, cfg.IDs, cfg.Events, cfg.Log = p.DB, p.Redis, p.IDs, p.Events, p.Log.WithField("service", "auth")
+	s, err := auth.New(cfg)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", p.AuthGRPC)
+	if err != nil {
+		return fmt.Errorf("auth: listen for gRPC: %w", err)
+	}
+	w := worker.New("auth", p.Worker)
+	s.Register(w)
+	events.Subscribe(p.Events, "auth", "session.closed", s.SessionClosed)
+	// A code that is sent before the first e-mail worker ever ran waits for it.
+	for _, name := range []string{email.VerificationEvent, email.PasswordResetEvent} {
+		p.Events.Reserve(email.Group, name)
+	}
+	p.Parts.Start("auth, in the background", s.Run)
+	p.Parts.Start("auth gRPC", func(ctx context.Context) error {
+		server := grpc.NewServer()
+		s.RegisterGRPC(server)
+		return serve(ctx, server, listener)
+	})
+	p.Parts.Start("auth", w.Run)
+	return nil
+}
+
+func (p *Process) startChat() error {
+	w := worker.New("chat", p.Worker)
+	s, err := chat.New(chat.Config{
+		DB: p.DB, IDs: p.IDs, Users: p.Users, Push: chat.PushBy(w), Log: p.Log.WithField("service", "chat"),
+	})
+	if err != nil {
+		return err
+	}
+	s.Register(w)
+	p.Parts.Start("chat", w.Run)
+	return nil
+}
+
+func (p *Process) startEmail() error {
+	cfg := p.Email
+	cfg.Out, cfg.Log = p.Mails, p.Log.WithField("service", "email")
+	s, err := email.New(cfg)
+	if err != nil {
+		return err
+	}
+	s.Register(p.Events)
+	return nil
+}
+
+// serve serves until ctx ends, and lets running calls end then; they have
+// deadlines of their own.
+func serve(ctx context.Context, server *grpc.Server, listener net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+		server.GracefulStop()
+		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil
+	}
+}

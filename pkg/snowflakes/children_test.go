@@ -168,5 +168,37 @@ func TestIDsOfFiftyProcesses(t *testing.T) {
 			owner[id] = i
 		}
 	}
+	overlap(t, children)
 	t.Logf("%d ids, all different; %d of them by the paused process, %d before its pause", len(owner), paused.count(), before)
+}
+
+// overlap fails where two processes used a node number at the same time, also
+// where their ids happened to differ.
+func overlap(t *testing.T, children []*child) {
+	t.Helper()
+	type stretch struct {
+		process     int
+		first, last int64
+	}
+	used := map[int64][]stretch{}
+	for i, c := range children {
+		of := map[int64]*stretch{}
+		for _, id := range c.ids {
+			s := of[Node(id)]
+			if s == nil {
+				s = &stretch{process: i, first: millis(id)}
+				of[Node(id)] = s
+			}
+			s.last = millis(id)
+		}
+		for number, s := range of {
+			for _, other := range used[number] {
+				if s.first <= other.last && other.first <= s.last {
+					t.Errorf("node number %d: process %d used it from %d to %d, process %d from %d to %d",
+						number, s.process, s.first, s.last, other.process, other.first, other.last)
+				}
+			}
+			used[number] = append(used[number], *s)
+		}
+	}
 }

@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t testing.TB) Env) {
 		{"SettledTwice", settledTwice},
 		{"SettledInAnyOrder", settledInAnyOrder},
 		{"DrainLetsAcksThrough", drainLetsAcksThrough},
+		{"DrainKeepsOnlyWhatWasHandedOut", drainKeepsOnlyWhatWasHandedOut},
 		{"DrainEnds", drainEnds},
 		{"ConsumeWaitsForHandle", consumeWaitsForHandle},
 		{"Expires", expires},

@@ -218,6 +218,34 @@ func drainLetsAcksThrough(t *testing.T, k *kit) {
 	}
 }
 
+// drainKeepsOnlyWhatWasHandedOut: what a consumer was sent and has not handed out
+// is another's while the first one still drains.
+func drainKeepsOnlyWhatWasHandedOut(t *testing.T, k *kit) {
+	q := k.queue("a", "x")
+	held, leave := make(chan bus.Delivery, 10), make(chan struct{})
+	c := k.consume(bus.Consumer{Queue: q, Drain: Patience, Handle: func(d bus.Delivery) {
+		held <- d
+		<-leave
+	}})
+	k.send(k.publisher(), "x", numbered(5)...)
+	first := wait(t, held, "a delivery")
+	c.cancel()
+	close(leave)
+	next := k.consume(bus.Consumer{Queue: q})
+	ds, got := next.take(4)
+	if !slices.Equal(got, numbered(5)[1:]) {
+		t.Errorf("the next consumer got %q", got)
+	}
+	select {
+	case <-c.done:
+		t.Error("Consume returned before its delivery was acked")
+	default:
+	}
+	ack(t, first)
+	ack(t, ds...)
+	c.stop()
+}
+
 func drainEnds(t *testing.T, k *kit) {
 	q := k.queue("a", "x")
 	const drain = 200 * time.Millisecond

@@ -57,7 +57,7 @@ func (b *Bus) Consume(ctx context.Context, spec bus.Consumer) error {
 	if spec.Ready != nil {
 		spec.Ready()
 	}
-	c.handOut(spec.Handle)
+	c.handOut(ctx, spec)
 	c.drain()
 	if !stop() {
 		<-stopped
@@ -115,11 +115,15 @@ func (c *consumer) assign(it item) {
 // handOut calls handle with each item until the consumer is stopped.
 //
 // Hot path: one lock and one allocation, the Settle function, a delivery.
-func (c *consumer) handOut(handle func(bus.Delivery)) {
+func (c *consumer) handOut(ctx context.Context, spec bus.Consumer) {
 	for {
 		c.queue.mu.Lock()
 		for c.assigned.length == 0 && !c.stopped {
 			c.wake.Wait()
+		}
+		if ctx.Err() != nil {
+			// What is called when ctx ends may not have run yet.
+			c.stop(time.Now().Add(spec.Drain))
 		}
 		if c.stopped {
 			c.queue.mu.Unlock()
@@ -128,7 +132,7 @@ func (c *consumer) handOut(handle func(bus.Delivery)) {
 		it := c.assigned.pop()
 		n, generation := c.occupy(it)
 		c.queue.mu.Unlock()
-		handle(bus.Delivery{
+		spec.Handle(bus.Delivery{
 			Exchange:    it.route.exchange,
 			Key:         it.route.key,
 			Body:        it.body,

@@ -105,7 +105,6 @@ type conn struct {
 	gate *gate
 
 	mu        sync.Mutex
-	buffer    []byte
 	fragments codec.Assembler
 	beats     int
 }

@@ -15,7 +15,17 @@ const (
 	Ack     MessageType = 4 // says that a push has arrived
 )
 
-// DataType is the form of data, as on the wire.
+// DataType is the form of data, as on the wire. A handler given to Handle gets
+// its message from any of them:
+//
+//	protobuf  the message
+//	JSON      protojson; members that the message does not have are passed over,
+//	          so that newer clients work. Empty data is an empty message
+//	text      protojson where it begins with '{'; any other text is the
+//	          message's first string field outside a oneof, and INVALID_ARGUMENT
+//	          where there is none. Empty data is an empty message
+//
+// Answers to JSON and text are protojson.
 type DataType uint8
 
 // The data types.

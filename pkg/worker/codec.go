@@ -14,15 +14,7 @@ import (
 )
 
 // codec is the middleware between the data of a message and what a handler given
-// to Handle wants.
-//
-//	protobuf  the message
-//	JSON      protojson; members that the message does not have are passed over,
-//	          so that newer clients work. Empty data is an empty message
-//	text      protojson where it begins with '{'; any other text is the
-//	          message's first string field. Empty data is an empty message
-//
-// Answers to JSON and text are protojson.
+// to Handle wants, as DataType says.
 type codec struct {
 	inName  string
 	newIn   func() proto.Message

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
 )
 
@@ -39,7 +40,7 @@ func (w *Worker) KickUser(ctx context.Context, user int64, code, reason string) 
 	if w.cfg.Presence == nil {
 		return 0, errors.New("kick user: Config.Presence is not set")
 	}
-	gates, err := w.cfg.Presence.Gates(ctx, user)
+	gates, err := w.gatesOf(ctx, user)
 	if err != nil {
 		return 0, err
 	}
@@ -54,6 +55,14 @@ func (w *Worker) KickUser(ctx context.Context, user int64, code, reason string) 
 		}
 	}
 	return kicked, failed
+}
+
+func (w *Worker) gatesOf(ctx context.Context, user int64) ([]presence.Gate, error) {
+	gates, err := w.cfg.Presence.Gates(ctx, user)
+	if err != nil {
+		return nil, Fail(codes.Unavailable, "it is not known where the user is", err)
+	}
+	return gates, nil
 }
 
 // Join puts a session into a group; twice is once.
@@ -137,7 +146,8 @@ func (g *gateConns) take(address string) (*gateConn, error) {
 			return nil, errors.Errorf("calls to %d gates are running", len(g.conns))
 		}
 		// Connects at the first call and not here: nothing blocks under the lock.
-		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(g.credentials))
+		conn, err := grpc.NewClient("passthrough:///"+address,
+			grpc.WithTransportCredentials(g.credentials), grpc.WithNoProxy())
 		if err != nil {
 			return nil, errors.WithStack(err)
 		}

@@ -284,7 +284,7 @@ func TestDeadlines(t *testing.T) {
 		})
 	})
 	g := newGate(t, b, bus.NewTopology(""), "g1")
-	end := time.Now().Add(100 * time.Millisecond).Truncate(time.Millisecond)
+	end := time.Now().Add(500 * time.Millisecond).Truncate(time.Millisecond)
 	g.send("auth.find",
 		bus.Request{Session: 1, Sequence: 1, User: 1, Data: []byte("a"), Deadline: time.Now().Add(-time.Second).UnixMilli()},
 		bus.Request{Session: 2, Sequence: 2, User: 1, Data: []byte("a"), Deadline: end.UnixMilli()})
@@ -297,6 +297,28 @@ func TestDeadlines(t *testing.T) {
 	}
 	if s := w.Stats(); s.Expired != 1 || len(called) != 0 {
 		t.Errorf("counted %d expired and %d further calls, want 1 and 0", s.Expired, len(called))
+	}
+}
+
+func TestAHandlersContextEndsWhenItReturns(t *testing.T) {
+	b := newMem(t)
+	contexts := make(chan context.Context, 2)
+	service(t, b, "auth", func(w *Worker) {
+		Handle(w, "auth.find", func(ctx context.Context, in *authpb.FindRequest) (*authpb.FindResponse, error) {
+			contexts <- ctx
+			return find(ctx, in)
+		})
+	})
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	g.call("auth.find", Text, "bob")
+	ctx := <-contexts
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait / 2):
+		t.Fatal("the context goes on")
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) || From(ctx).User != 42 {
+		t.Errorf("got %v, user %d", ctx.Err(), From(ctx).User)
 	}
 }
 

@@ -173,13 +173,18 @@ func (l *lanes) turn(n *lane) {
 	l.wakeOne()
 }
 
-// close waits until the calls that run have returned, and returns those that
-// never will, linked by next.
-func (l *lanes) close() (left *call) {
+// stop lets no further call run.
+func (l *lanes) stop() {
 	l.mu.Lock()
 	l.closed = true
 	l.wake.Broadcast()
 	l.mu.Unlock()
+}
+
+// close stops, waits until the calls that run have returned, and returns those
+// that never will, linked by next.
+func (l *lanes) close() (left *call) {
+	l.stop()
 	l.ended.Wait()
 	for _, n := range l.lanes {
 		for c := n.head; c != nil; {

@@ -80,16 +80,14 @@ func TestLanesRunSessionsInParallelAndOneSessionAlone(t *testing.T) {
 	const sessions = 8
 	started := make(chan uint64, 2*sessions)
 	release := make(chan struct{})
-	l := newLanes(sessions, func(c *call) {
+	l := newLanes(2*sessions, func(c *call) {
 		started <- c.caller.Session.ID
 		<-release
 	})
-	for range 2 {
-		for session := range uint64(sessions) {
-			l.add(callOf("g", session, 0))
-		}
-	}
 	seen := make(map[uint64]bool)
+	for session := range uint64(sessions) {
+		l.add(callOf("g", session, 0))
+	}
 	for range sessions {
 		select {
 		case session := <-started:
@@ -98,9 +96,18 @@ func TestLanesRunSessionsInParallelAndOneSessionAlone(t *testing.T) {
 			t.Fatalf("only %d of %d sessions run", len(seen), sessions)
 		}
 	}
-	if len(seen) != sessions || len(started) != 0 {
-		t.Errorf("%d sessions run and %d more calls, want %d and 0", len(seen), len(started), sessions)
+	if len(seen) != sessions {
+		t.Errorf("%d sessions run, want %d", len(seen), sessions)
 	}
+	// Their lanes are empty and one call of each runs: the next ones are not ready.
+	for session := range uint64(sessions) {
+		l.add(callOf("g", session, 1))
+	}
+	l.mu.Lock()
+	if l.head != nil || len(l.lanes) != sessions || len(started) != 0 {
+		t.Errorf("%d lanes, %d more calls run: a session's second call does not wait for its first", len(l.lanes), len(started))
+	}
+	l.mu.Unlock()
 	close(release)
 	for range sessions {
 		<-started
@@ -108,6 +115,41 @@ func TestLanesRunSessionsInParallelAndOneSessionAlone(t *testing.T) {
 	if left := l.close(); left != nil {
 		t.Error("something is left")
 	}
+}
+
+// One goroutine and a session that has sent much: another has its turn before
+// the first is done.
+func TestLanesTakeTurns(t *testing.T) {
+	const many = 4 * turn
+	entered, release := make(chan struct{}), make(chan struct{})
+	order := make(chan uint64, many+1)
+	l := newLanes(1, func(c *call) {
+		if c.caller.Session.ID == 1 && c.sequence == 0 {
+			close(entered)
+			<-release
+		}
+		order <- c.caller.Session.ID
+	})
+	for sequence := range uint32(many) {
+		l.add(callOf("g", 1, sequence))
+	}
+	<-entered
+	l.add(callOf("g", 2, 0))
+	close(release)
+	before := 0
+	for session := range order {
+		if session == 2 {
+			break
+		}
+		before++
+	}
+	if before > turn {
+		t.Errorf("%d calls of one session ran before another's turn, want %d", before, turn)
+	}
+	for range many - before {
+		<-order
+	}
+	l.close()
 }
 
 func TestLanesGiveBackWhatNeverRan(t *testing.T) {

@@ -118,7 +118,7 @@ func (w *Worker) pushToUser(ctx context.Context, out *outbox, reply *bus.Reply) 
 	if w.cfg.Presence == nil {
 		return errors.New("Config.Presence is not set")
 	}
-	gates, err := w.cfg.Presence.Gates(ctx, reply.User)
+	gates, err := w.gatesOf(ctx, reply.User)
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	})
 	w.ready.Store(false)
 
+	lanes.stop() // first, so that the end of one call is not the start of another
 	stopCalls(errShutdown)
 	for c := lanes.close(); c != nil; c = c.next {
 		c.envelope.lost.Store(true)

@@ -247,6 +247,55 @@ func TestWhatWasNotAnsweredIsDeliveredAgain(t *testing.T) {
 	}
 }
 
+// deafBus delivers what the test gives it and takes no publishing.
+type deafBus struct{ instantBus }
+
+func (b *deafBus) Publisher() (bus.Publisher, error) { return deafPublisher{}, nil }
+
+type deafPublisher struct{ instantPublisher }
+
+func (deafPublisher) Publish(_ bus.Message, done func(error)) { done(bus.ErrUnavailable) }
+
+// Neither the request whose reply nobody took nor the one that never ran is
+// acked at the end; each is given back, once.
+func TestWhatIsNotDoneAtTheEndIsGivenBack(t *testing.T) {
+	b := &deafBus{instantBus{deliveries: make(chan bus.Delivery)}}
+	w := New("game", Config{Bus: b, Log: quiet(), Concurrency: 1})
+	entered := make(chan struct{}, 2)
+	Handle(w, "game.move", func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return nil, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	settled := make(chan bus.Settlement, 4)
+	for session := range uint64(2) {
+		body := bus.AppendHeader(nil, bus.Header{Gate: "g1", Route: "game.move"})
+		body = bus.AppendRequest(body, &bus.Request{
+			Session: session, Sequence: 1, User: 1, Deadline: time.Now().Add(time.Hour).UnixMilli(),
+		})
+		b.deliveries <- bus.Delivery{Key: "game.move", Body: body, Settle: func(s bus.Settlement) error {
+			settled <- s
+			return nil
+		}}
+	}
+	<-entered
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if len(settled) != 2 || len(entered) != 0 {
+		t.Fatalf("%d settled, %d more handled, want 2 and 0", len(settled), len(entered))
+	}
+	for range 2 {
+		if s := <-settled; s != bus.Requeued {
+			t.Errorf("settled as %v, want it given back", s)
+		}
+	}
+}
+
 func TestAReplyThatIsTooLargeIsAnError(t *testing.T) {
 	b := newMem(t)
 	w := New("blob", Config{Bus: b, Log: quiet(), MaxReply: 100})

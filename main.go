@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -387,10 +388,12 @@ func (o *options) embed(ctx context.Context, p *process) (err error) {
 
 // start starts the parts: what others need first, the gate last.
 func (p *process) start(ctx context.Context, names []string, withGate bool) (err error) {
-	if p.IDs, err = snowflakes.New(snowflakes.Config{Redis: p.Redis, Prefix: p.prefix, Log: p.log}); err != nil {
-		return err
+	if slices.Contains(names, "auth") || slices.Contains(names, "chat") { // a node number is not leased for nothing
+		if p.IDs, err = snowflakes.New(snowflakes.Config{Redis: p.Redis, Prefix: p.prefix, Log: p.log}); err != nil {
+			return err
+		}
+		p.Parts.Start("ids", p.IDs.Run)
 	}
-	p.Parts.Start("ids", p.IDs.Run)
 	present, err := presence.New(presence.Config{Redis: p.Redis, Prefix: p.prefix})
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func newRoot() *cobra.Command {
 		command("call ROUTE [JSON]", "Send one request and print its answer", cobra.RangeArgs(1, 2), o.call, o.clientFlags),
 		command("chat", "Chat in the terminal", cobra.NoArgs,
 			func(ctx context.Context, _ []string) error {
-				o.chat.Gate, o.chat.Account, o.chat.Password = o.server, o.account, o.password
+				o.chat.Gate, o.chat.Account, o.chat.Password, o.chat.Token = o.server, o.account, o.password, o.token
 				return terminal.Run(ctx, o.chat)
 			}, o.clientFlags, o.chatFlags),
 		databaseCommand(o),

@@ -227,7 +227,7 @@ remove() {
 	rm -rf "$data"
 }
 
-# as USER COMMAND… prints nothing and runs COMMAND as the user of the Debian
+# as USER COMMAND… becomes COMMAND, as the user of the Debian
 # package where we are root, and as ourselves where not.
 as() {
 	local user=$1
@@ -479,12 +479,19 @@ run() {
 		# A group of its own, so that a signal to this script reaches all of it at once.
 		setsid "$@" <&0 &
 		child=$!
-		trap 'kill -TERM -- "-$child" 2>/dev/null; wait "$child"; exit 129' HUP
-		trap 'kill -TERM -- "-$child" 2>/dev/null; wait "$child"; exit 130' INT
-		trap 'kill -TERM -- "-$child" 2>/dev/null; wait "$child"; exit 143' TERM
+		trap 'stop_child "$child" 129' HUP
+		trap 'stop_child "$child" 130' INT
+		trap 'stop_child "$child" 143' TERM
 		wait "$child" || code=$?
 	fi
 	exit "$code"
+}
+
+# stop_child PID CODE ends COMMAND with all that it started, and then the script.
+stop_child() {
+	kill -TERM -- "-$1" 2>/dev/null || true
+	wait "$1" || true
+	exit "$2"
 }
 
 usage() {

@@ -20,13 +20,8 @@ func (s *Service) Login(ctx context.Context, in *authpb.LoginRequest) (*authpb.L
 	if err := s.allow(ctx, "login.address", network(caller.Address), s.cfg.Limits.LoginAddress); err != nil {
 		return nil, err
 	}
-	// What can be no account is looked for and hashed like any other.
-	key, ok := fold(in.GetAccount())
-	subject := key
-	if !ok {
-		subject = in.GetAccount()
-	}
-	if err := s.allow(ctx, "login.account", digest(subject), s.cfg.Limits.LoginAccount); err != nil {
+	key, subject := lookup(in.GetAccount())
+	if err := s.allow(ctx, "login.account", subject, s.cfg.Limits.LoginAccount); err != nil {
 		return nil, err
 	}
 	u, err := s.users.byKey(ctx, key)

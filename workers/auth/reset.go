@@ -23,12 +23,8 @@ func (s *Service) RequestReset(ctx context.Context, in *authpb.RequestResetReque
 	if err := s.allow(ctx, "reset.address", network(s.caller(ctx).Address), s.cfg.Limits.ResetAddress); err != nil {
 		return nil, err
 	}
-	key, ok := fold(in.GetAccount())
-	subject := key
-	if !ok {
-		subject = in.GetAccount()
-	}
-	if err := s.allow(ctx, "reset.account", digest(subject), s.cfg.Limits.ResetAccount); err != nil {
+	key, subject := lookup(in.GetAccount())
+	if err := s.allow(ctx, "reset.account", subject, s.cfg.Limits.ResetAccount); err != nil {
 		return nil, err
 	}
 	select {
@@ -76,12 +72,8 @@ func (s *Service) ResetPassword(ctx context.Context, in *authpb.ResetPasswordReq
 	if err := s.allow(ctx, "reset.address", network(caller.Address), s.cfg.Limits.ResetAddress); err != nil {
 		return nil, err
 	}
-	key, ok := fold(in.GetAccount())
-	subject := key
-	if !ok {
-		subject = in.GetAccount()
-	}
-	if err := s.allow(ctx, "reset.code", digest(subject), s.cfg.Limits.CodeAccount); err != nil {
+	key, subject := lookup(in.GetAccount())
+	if err := s.allow(ctx, "reset.code", subject, s.cfg.Limits.CodeAccount); err != nil {
 		return nil, err
 	}
 	u, err := s.users.byKey(ctx, key)

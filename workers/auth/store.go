@@ -49,6 +49,17 @@ func fold(account string) (key string, ok bool) {
 	return key, true
 }
 
+// lookup returns the key of an account that somebody names, and what it counts
+// under in limits. What can be no account is looked for and counted like any
+// other: only that nobody has it shall tell them apart.
+func lookup(account string) (key, subject string) {
+	key, ok := fold(account)
+	if !ok {
+		return "", digest(account)
+	}
+	return key, digest(key)
+}
+
 // users is the service's table.
 type users struct {
 	db *sqldb.DB

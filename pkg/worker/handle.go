@@ -30,8 +30,8 @@ type HandleOption func(*route)
 func Public() HandleOption { return func(r *route) { r.public = true } }
 
 // Handle gives a worker its handler of a route. Input and answer are protobuf
-// messages; clients may send JSON and text too, see DataType. The
-// input obeys the validate tags of its fields when the handler gets it. A nil
+// messages; clients may send JSON and text too, see DataType. The input obeys the
+// validate tags of its fields when the handler gets it, see Validator. A nil
 // answer without an error is an empty message.
 //
 // The handler's context ends with the request's deadline. An error with a gRPC

@@ -8,16 +8,12 @@ import (
 	"time"
 
 	"github.com/pkg/errors"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/proto/authpb"
-	"github.com/motto123/minigate/proto/chatpb"
 	"github.com/motto123/minigate/proto/commonpb"
-	"github.com/motto123/minigate/proto/emailpb"
 )
 
 // find answers with the account that it was asked for.
@@ -105,38 +101,6 @@ func TestDataThatIsNotTheMessageIsInvalid(t *testing.T) {
 	}
 }
 
-func TestValidationNamesEachBadField(t *testing.T) {
-	b := newMem(t)
-	service(t, b, "auth", func(w *Worker) {
-		Handle(w, "auth.register", func(context.Context, *authpb.RegisterRequest) (*authpb.RegisterResponse, error) {
-			t.Error("the handler got a request that breaks rules")
-			return nil, nil
-		}, Public())
-	})
-	g := newGate(t, b, bus.NewTopology(""), "g1")
-	for _, as := range []DataType{JSON, Protobuf} {
-		in := &authpb.RegisterRequest{Account: "a b", Password: strings.Repeat("é", 65), Nickname: strings.Repeat("é", 65), Email: "nobody"}
-		data := marshal(t, in)
-		if as == JSON {
-			data = `{"account":"a b","password":"` + in.Password + `","nickname":"` + in.Nickname + `","email":"nobody"}`
-		}
-		e := wantCode(t, g.call("auth.register", as, data), codes.InvalidArgument)
-		got := make(map[string]string)
-		for _, v := range e.GetViolations() {
-			got[v.GetField()] = v.GetRule()
-		}
-		want := map[string]string{"account": "account", "password": "maxbytes=128", "nickname": "max=64", "email": "email"}
-		for field, rule := range want {
-			if got[field] != rule {
-				t.Errorf("%s: got %q, want %q", field, got[field], rule)
-			}
-		}
-		if len(got) != len(want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
-	}
-}
-
 func TestWhoMayCall(t *testing.T) {
 	b := newMem(t)
 	w, _ := service(t, b, "auth", func(w *Worker) {
@@ -189,88 +153,6 @@ func TestFromSaysWhoAsks(t *testing.T) {
 		t.Errorf("without a request: got %+v", got)
 	}
 }
-
-func TestErrorsReachTheClientWithoutWhatIsInside(t *testing.T) {
-	b := newMem(t)
-	cause := errors.New("dial tcp 10.1.2.3: secret")
-	detailed, err := status.New(codes.FailedPrecondition, "not so").WithDetails(&errdetails.BadRequest{
-		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "room", Description: "closed"}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := []struct {
-		err       error
-		code      codes.Code
-		text      string
-		violation string
-		logged    string
-	}{
-		{err: cause, code: codes.Internal, text: "internal error", logged: "handle_test.go"},
-		{err: status.Error(codes.Internal, "secret"), code: codes.Internal, text: "internal error", logged: "secret"},
-		{err: status.Error(codes.NotFound, "no such user"), code: codes.NotFound, text: "no such user"},
-		{err: errors.Wrap(status.Error(codes.NotFound, "no such user"), "secret"), code: codes.NotFound, text: "no such user"},
-		{err: Fail(codes.Unavailable, "later", cause), code: codes.Unavailable, text: "later", logged: "handle_test.go"},
-		{err: errors.WithMessage(bus.ErrUnavailable, "secret"), code: codes.Unavailable, text: "the broker is not available"},
-		{err: errors.WithStack(context.DeadlineExceeded), code: codes.DeadlineExceeded, text: "the answer was not ready in time"},
-		{err: Invalid("to", "self", "blocked"), code: codes.InvalidArgument, text: "the request breaks rules", violation: "to self"},
-		{err: detailed.Err(), code: codes.FailedPrecondition, text: "not so", violation: "room closed"},
-	}
-	next := make(chan error, 1)
-	_, log := service(t, b, "auth", func(w *Worker) {
-		Handle(w, "auth.find", func(context.Context, *authpb.FindRequest) (*authpb.FindResponse, error) { return nil, <-next })
-	})
-	g := newGate(t, b, bus.NewTopology(""), "g1")
-	for _, c := range cases {
-		for _, as := range []DataType{Protobuf, JSON, Text} {
-			next <- c.err
-			r := g.call("auth.find", as, map[DataType]string{Protobuf: "\x0a\x01a", JSON: `{"account":"a"}`, Text: "a"}[as])
-			e := wantCode(t, r, c.code)
-			if DataType(r.DataType) != as || !strings.HasPrefix(e.GetMessage(), c.text) {
-				t.Errorf("%v: got %v in data type %d", c.err, e, r.DataType)
-			}
-			if strings.Contains(string(r.Data), "secret") {
-				t.Errorf("%v: the client got %q", c.err, r.Data)
-			}
-			if as != Text && c.violation != "" {
-				if v := e.GetViolations(); len(v) == 0 || v[0].GetField()+" "+v[0].GetRule() != c.violation {
-					t.Errorf("%v: got %v, want %s", c.err, v, c.violation)
-				}
-			}
-		}
-		if !strings.Contains(log.String(), c.logged) {
-			t.Errorf("%v: the log has no %q:\n%s", c.err, c.logged, log)
-		}
-	}
-}
-
-func TestPanicIsOneRequestsError(t *testing.T) {
-	b := newMem(t)
-	w, log := service(t, b, "chat", func(w *Worker) {
-		Handle(w, "chat.send", func(_ context.Context, in *chatpb.SendRequest) (*chatpb.SendResponse, error) {
-			if in.GetText() == "boom" {
-				explode()
-			}
-			return &chatpb.SendResponse{Number: 1}, nil
-		})
-	})
-	g := newGate(t, b, bus.NewTopology(""), "g1")
-	e := wantCode(t, g.call("chat.send", JSON, `{"to":1,"clientId":"c","text":"boom"}`), codes.Internal)
-	if strings.Contains(e.GetMessage(), "bang") {
-		t.Errorf("the client got %v", e)
-	}
-	if r := g.call("chat.send", JSON, `{"to":1,"clientId":"c","text":"fine"}`); r.Code != 0 {
-		t.Errorf("after the panic: got %s", r.Data)
-	}
-	if !strings.Contains(log.String(), "panic: bang") || !strings.Contains(log.String(), "worker.explode") {
-		t.Errorf("the log does not say where:\n%s", log)
-	}
-	if n := w.Stats().Panics; n != 1 {
-		t.Errorf("counted %d panics, want 1", n)
-	}
-}
-
-func explode() { panic("bang") }
 
 func TestDeadlines(t *testing.T) {
 	b := newMem(t)
@@ -406,40 +288,5 @@ func TestObserveSeesEveryOutcome(t *testing.T) {
 		if got := <-seen; got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
-	}
-}
-
-// nested is a message with others in it, as protoc would make it.
-type nested struct {
-	proto.Message `validate:"-"`
-
-	Job   *emailpb.Verification    `protobuf:"bytes,1,opt,name=next_job,json=nextJob,proto3"`
-	Items []*emailpb.PasswordReset `protobuf:"bytes,2,rep,name=items,proto3" validate:"dive"`
-	State int                      // as protobuf's own fields, without a tag
-}
-
-func TestValidatorLooksIntoMessages(t *testing.T) {
-	v, err := NewValidator()
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := &emailpb.PasswordReset{To: "a@example.org", Code: "1"}
-	err = v.Check(&nested{
-		Job:   &emailpb.Verification{Code: "1"},
-		Items: []*emailpb.PasswordReset{good, {To: "x", Code: "1"}},
-	})
-	got := make([]string, 0, 2)
-	for _, violation := range problemOf(err).GetViolations() {
-		got = append(got, violation.GetField()+" "+violation.GetRule())
-	}
-	if want := "nextJob.to required, items[1].to email"; strings.Join(got, ", ") != want {
-		t.Errorf("got %q, want %q", strings.Join(got, ", "), want)
-	}
-	if err := v.Check(&nested{Items: []*emailpb.PasswordReset{good}}); err != nil {
-		t.Errorf("a good one: %v", err)
-	}
-	broken := problemOf(v.Check(&chatpb.SendRequest{ClientId: "c", Text: "t"})).GetViolations()
-	if len(broken) != 1 || broken[0].GetField() != "to" || broken[0].GetRule() != "required_without=room" {
-		t.Errorf("got %v, want to required_without=room", broken)
 	}
 }

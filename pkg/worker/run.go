@@ -21,7 +21,7 @@ import (
 // the service's queue can not be had. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
 	if !w.started.CompareAndSwap(false, true) {
-		w.problem("Run was called twice")
+		return errors.New("worker: Run was called twice")
 	}
 	if len(w.problems) > 0 {
 		return errors.WithStack(joined(w.problems))

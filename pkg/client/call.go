@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/failure"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -126,7 +127,7 @@ func (c *Client) answer(m *codec.Message) {
 	delete(c.calls, m.ID)
 	c.mu.Unlock()
 
-	if string(m.Name) == errorName && m.Type == codec.Response {
+	if string(m.Name) == failure.Name && m.Type == codec.Response {
 		call.finish(readError(m.Data, m.Body))
 		return
 	}

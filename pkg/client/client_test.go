@@ -198,8 +198,8 @@ func TestErrors(t *testing.T) {
 		"protobuf":       {codec.Protobuf, string(failed), codes.InvalidArgument, "INVALID_ARGUMENT: two fields are bad (email email, text required)"},
 		"JSON":           {codec.JSON, `{"code":5,"message":"gone","new":1}`, codes.NotFound, "NOT_FOUND: gone"},
 		"text":           {codec.Text, "ALREADY_EXISTS: here: it is", codes.AlreadyExists, "ALREADY_EXISTS: here: it is"},
-		"text, no code":  {codec.Text, "what", codes.Unknown, "UNKNOWN: "},
-		"code 0":         {codec.JSON, `{}`, codes.Unknown, "UNKNOWN: "},
+		"text, no code":  {codec.Text, "what", codes.Internal, "INTERNAL: the error can not be read"},
+		"code 0":         {codec.JSON, `{}`, codes.Internal, "INTERNAL: the error can not be read"},
 		"code 99":        {codec.JSON, `{"code":99}`, codes.Unknown, "UNKNOWN: "},
 		"not to be read": {codec.Protobuf, "\xff", codes.Internal, "INTERNAL: the error can not be read"},
 	} {

@@ -6,11 +6,9 @@ import (
 	"time"
 
 	"github.com/motto123/minigate/codec"
-	"github.com/motto123/minigate/proto/commonpb"
+	"github.com/motto123/minigate/pkg/failure"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 )
 
 // Error is what every call returns that did not succeed: what the service or
@@ -40,7 +38,7 @@ func (e *Error) Code() codes.Code { return e.code }
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", codeName(e.code), e.Message)
+	fmt.Fprintf(&b, "%s: %s", failure.CodeName(int32(e.code)), e.Message)
 	for i, v := range e.Violations {
 		separator := ", "
 		if i == 0 {
@@ -107,58 +105,18 @@ func (e *HandshakeError) Error() string {
 	return fmt.Sprintf("refused with %d: %s", e.Code, text)
 }
 
-// errorName is how an answer says that it is none.
-const errorName = "common.Error"
-
 // readError reads the answer that is an error.
 func readError(data codec.DataType, body []byte) *Error {
-	var in commonpb.Error
-	var err error
-	switch data {
-	case codec.Protobuf:
-		err = proto.Unmarshal(body, &in)
-	case codec.JSON:
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(body, &in)
-	default:
-		name, text, _ := strings.Cut(string(body), ": ")
-		in.Code, in.Message = int32(codeOf(name)), text
-	}
+	in, err := failure.Decode(body, data)
 	if err != nil {
 		return &Error{code: codes.Internal, Message: "the error can not be read", cause: err}
 	}
 	e := &Error{code: codes.Code(in.GetCode()), Message: in.GetMessage()}
-	if e.code == codes.OK || e.code > codes.Unauthenticated {
+	if e.code > codes.Unauthenticated {
 		e.code = codes.Unknown
 	}
 	for _, v := range in.GetViolations() {
 		e.Violations = append(e.Violations, Violation{Field: v.GetField(), Rule: v.GetRule()})
 	}
 	return e
-}
-
-// codeOf reads a code's name as in the protocol, NOT_FOUND.
-func codeOf(name string) codes.Code {
-	for code := codes.OK; code <= codes.Unauthenticated; code++ {
-		if codeName(code) == name {
-			return code
-		}
-	}
-	return codes.Unknown
-}
-
-// codeName writes a code as in the protocol. Package codes can read these names
-// and writes others.
-func codeName(code codes.Code) string {
-	var b strings.Builder
-	for i, r := range code.String() {
-		if i > 0 && 'A' <= r && r <= 'Z' && code != codes.OK {
-			b.WriteByte('_')
-		}
-		b.WriteRune(r)
-	}
-	name := strings.ToUpper(b.String())
-	if code == codes.Canceled {
-		return "CANCELLED"
-	}
-	return name
 }

@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t testing.TB) Env) {
 		{"DrainEnds", drainEnds},
 		{"ConsumeWaitsForHandle", consumeWaitsForHandle},
 		{"Expires", expires},
+		{"QuorumQueue", quorumQueue},
 		{"QueueThatCanNotBeHad", queueThatCanNotBeHad},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, newKit(t, open(t))) })

@@ -318,6 +318,24 @@ func expires(t *testing.T, k *kit) {
 	}
 }
 
+func quorumQueue(t *testing.T, k *kit) {
+	q := k.queue("a", "x")
+	q.Quorum, q.MaxMessages, q.DeadLetter = true, 1000, true
+	first := k.consume(bus.Consumer{Queue: q, Prefetch: 100})
+	k.send(k.publisher(), "x", numbered(100)...)
+	ds, got := first.take(100)
+	if !slices.Equal(got, numbered(100)) {
+		t.Errorf("got %q …", got[:3])
+	}
+	ack(t, ds[:50]...)
+	first.stop()
+	ds, got = k.consume(bus.Consumer{Queue: q, Prefetch: 100}).take(50)
+	if !slices.Equal(got, numbered(100)[50:]) || !ds[0].Redelivered {
+		t.Errorf("then came %q …, redelivered %v", got[:3], ds[0].Redelivered)
+	}
+	ack(t, ds...)
+}
+
 func queueThatCanNotBeHad(t *testing.T, k *kit) {
 	q := k.declare(k.queue("a", "x"))
 	other := q

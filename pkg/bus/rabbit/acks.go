@@ -19,6 +19,7 @@ var errSettled = errors.New("rabbit: the delivery is settled already")
 // frame where no unsettled delivery lies between. An ack alone goes out at once.
 type acks struct {
 	channel *amqp.Channel
+	closed  chan *amqp.Error // told or closed when the channel is
 
 	mu       sync.Mutex
 	slots    []slot // slots[0] is the ring's anchor: next is the oldest
@@ -49,6 +50,7 @@ type rejection struct {
 func newAcks(ch *amqp.Channel) *acks {
 	a := &acks{
 		channel: ch,
+		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
 		slots:   make([]slot, 1),
 		wake:    make(chan struct{}, 1),
 		empty:   make(chan struct{}, 1),
@@ -173,8 +175,9 @@ func (a *acks) send(acked []uint64, rejected []rejection, oldest uint64) {
 	}
 }
 
-// drain waits until everything is settled, at most until the deadline.
-func (a *acks) drain(deadline time.Time, lost, closing <-chan struct{}) {
+// drain waits until everything is settled, at most until the deadline, and not
+// where nothing can be settled any more.
+func (a *acks) drain(deadline time.Time, closing <-chan struct{}) {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	for a.unsettled() {
@@ -182,7 +185,7 @@ func (a *acks) drain(deadline time.Time, lost, closing <-chan struct{}) {
 		case <-a.empty:
 		case <-timer.C:
 			return
-		case <-lost:
+		case <-a.closed:
 			return
 		case <-closing:
 			return

@@ -12,6 +12,9 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 )
 
+// maxPrefetch is what AMQP can carry (0-9-1, section 1.8.3.1, basic.qos).
+const maxPrefetch = 65_535
+
 // errLost: the broker ended the consumer or its channel. It is tried again.
 var errLost = errors.New("the broker ended the consumer")
 
@@ -27,6 +30,9 @@ func (b *Bus) Consume(ctx context.Context, spec bus.Consumer) error {
 	}
 	if spec.Prefetch <= 0 {
 		spec.Prefetch = defaultPrefetch
+	}
+	if spec.Prefetch > maxPrefetch {
+		return fmt.Errorf("consume %s: prefetch of %d: want at most %d", spec.Queue.Name, spec.Prefetch, maxPrefetch)
 	}
 	leave, err := b.enter()
 	if err != nil {
@@ -145,7 +151,7 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 			for d := range deliveries {
 				_ = ch.Nack(d.DeliveryTag, false, true)
 			}
-			a.drain(deadline, s.lost, b.closing)
+			a.drain(deadline, b.closing)
 		}
 	}
 	a.end()

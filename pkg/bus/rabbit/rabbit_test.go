@@ -107,6 +107,13 @@ func TestOpenRefusesBadConfig(t *testing.T) {
 	}
 }
 
+func TestConsumeRefusesPrefetch(t *testing.T) {
+	b := openBus(t, "amqp://guest:guest@127.0.0.1:1/", own())
+	if err := b.Consume(t.Context(), bus.Consumer{Prefetch: 65_536}); err == nil || !strings.Contains(err.Error(), "65536") {
+		t.Errorf("Consume = %v with a prefetch that AMQP can not carry", err)
+	}
+}
+
 func TestBus(t *testing.T) { bustest.Run(t, open) }
 
 func BenchmarkBus(b *testing.B) { bustest.Benchmark(b, open) }

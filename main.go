@@ -316,6 +316,7 @@ func (o *options) run(ctx context.Context, connect func(context.Context, *proces
 	p := &process{options: o, log: log, topology: bus.NewTopology(o.prefix)}
 	p.Parts = parts.New()
 	p.Parts.Start("log", log.Run)
+	redisdb.LogTo(log)
 	if err = connect(ctx, p); err == nil {
 		err = p.start(ctx, names, withGate)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/sirupsen/logrus"
 )
 
 // Config says which Redis.
@@ -49,6 +50,14 @@ func isURL(s string) bool {
 	}
 	return false
 }
+
+// LogTo has go-redis say to log what it would print: mostly that a server is not
+// there, which the commands that fail say too. It is for the whole process.
+func LogTo(log logrus.FieldLogger) { redis.SetLogger(quiet{log}) }
+
+type quiet struct{ log logrus.FieldLogger }
+
+func (q quiet) Printf(_ context.Context, format string, v ...any) { q.log.Debugf("redis: "+format, v...) }
 
 // Ping says whether the server answers.
 func Ping(ctx context.Context, c redis.UniversalClient) error {

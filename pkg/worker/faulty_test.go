@@ -10,10 +10,9 @@ import (
 type faultyBus struct {
 	bus.Bus
 
-	mu        sync.Mutex
-	err       error         // of all publishings of replies; nil lets them through
-	held      chan struct{} // nil, or closed when confirms may come
-	published int
+	mu   sync.Mutex
+	err  error         // of all publishings of replies; nil lets them through
+	held chan struct{} // nil, or closed when confirms may come
 }
 
 func (b *faultyBus) fail(err error) {
@@ -36,12 +35,6 @@ func (b *faultyBus) hold() (release func()) {
 	})
 }
 
-func (b *faultyBus) count() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.published
-}
-
 func (b *faultyBus) Publisher() (bus.Publisher, error) {
 	p, err := b.Bus.Publisher()
 	if err != nil {
@@ -59,7 +52,6 @@ type faultyPublisher struct {
 func (p *faultyPublisher) Publish(m bus.Message, done func(error)) {
 	p.bus.mu.Lock()
 	err, held := p.bus.err, p.bus.held
-	p.bus.published++
 	p.bus.mu.Unlock()
 	if held != nil {
 		p.Publisher.Publish(m, func(err error) {

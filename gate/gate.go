@@ -62,7 +62,9 @@ type Gate struct {
 	ready chan struct{}
 	ended chan struct{} // closed when no loop runs any more
 
-	askAgain atomic.Bool // services did not hear that this gate wants their routes
+	consuming chan struct{} // closed when replies can come for the first time
+	consumes  sync.Once
+	askAgain  atomic.Bool // services did not hear that this gate wants their routes
 }
 
 // loops are the event loops that have had a connection, by gnet's and by number.
@@ -95,6 +97,8 @@ const (
 	// session. stopTime is what running gRPC calls get.
 	drainTime = 3 * time.Second
 	stopTime  = 5 * time.Second
+	// repliesTime is how long the gate waits for its queue before it takes clients.
+	repliesTime = 2 * time.Second
 )
 
 // New checks cfg and starts nothing.
@@ -120,6 +124,7 @@ func New(cfg Config) (*Gate, error) {
 		events:        make(chan event, maxEvents),
 		done:          make(chan settledDelivery, prefetch),
 		ready:         make(chan struct{}),
+		consuming:     make(chan struct{}),
 		ended:         make(chan struct{}),
 	}
 	g.limits.of = make(map[netip.Addr]int)
@@ -175,6 +180,7 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 	}
 	parts.start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
 	parts.start("replies", g.consume)
+	g.awaitReplies(ctx, parts)
 	g.serveGRPC(parts, listeners.grpc)
 	listeners.grpc = nil
 	parts.onEnd(func() {
@@ -204,6 +210,31 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 	}
 	g.drain(stopAccepting)
 	return nil
+}
+
+// awaitReplies lets the first clients find a gate that can answer. Without a broker
+// it goes on after a while: they then hear UNAVAILABLE.
+func (g *Gate) awaitReplies(ctx context.Context, p *parts) {
+	timer := time.NewTimer(repliesTime)
+	defer timer.Stop()
+	select {
+	case <-g.consuming:
+	case <-p.failed:
+	case <-ctx.Done():
+	case <-timer.C:
+		g.log.Warn("the broker is not available yet: clients are taken, and hear so")
+	}
+}
+
+// canReply says whether the gate's queue has ever been there: a reply that comes
+// before would be lost.
+func (g *Gate) canReply() bool {
+	select {
+	case <-g.consuming:
+		return true
+	default:
+		return false
+	}
 }
 
 // stopEngine ends the loops. Nobody may reach for one that gnet has closed: its

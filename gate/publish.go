@@ -68,7 +68,7 @@ func (s *session) publish(m *codec.Message) {
 		s.reject(m, &p, codes.Unavailable, "the gate is shutting down")
 		return
 	}
-	if state := g.cfg.Bus.State(); state != bus.Up {
+	if g.cfg.Bus.State() != bus.Up || !g.canReply() {
 		s.reject(m, &p, codes.Unavailable, "the broker is not available")
 		return
 	}

@@ -85,7 +85,10 @@ func (g *Gate) consume(ctx context.Context) error {
 		},
 		Prefetch: prefetch,
 		Handle:   g.deliver,
-		Ready:    g.askForRoutes,
+		Ready: func() {
+			g.consumes.Do(func() { close(g.consuming) })
+			g.askForRoutes()
+		},
 	})
 }
 

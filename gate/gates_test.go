@@ -1,0 +1,207 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/bus/mem"
+	"github.com/motto123/minigate/pkg/worker"
+	"github.com/motto123/minigate/proto/gatepb"
+)
+
+// TestTwoGates: replies go to the gate that asked, and a push to a group or to
+// everyone is one message of the broker to each gate.
+func TestTwoGates(t *testing.T) {
+	b := mem.New(mem.Config{})
+	t.Cleanup(func() { _ = b.Close() })
+	gates := []*rig{startOn(t, b), startOn(t, b)}
+	s := serve(t, b, "a", nil)
+	var clients []*wire
+	for i, r := range gates {
+		c := r.login(t, transport(i), "")
+		clients = append(clients, c)
+		a := whoAmI(t, c, s)
+		if a.gate != r.gate.ID() {
+			t.Errorf("gate %d: the request names %q", i, a.gate)
+		}
+		if _, err := r.calls().Join(t.Context(), &gatepb.JoinRequest{Session: a.Session, Group: "g"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, c := range clients {
+		c.send(request(uint64(i), "a.b", "x"))
+	}
+	for range clients {
+		echo(s, s.next())
+	}
+	for i, c := range clients {
+		if m := c.message(); m.ID != uint64(i) || string(m.Body) != "x" {
+			t.Errorf("gate %d: got %+v", i, m)
+		}
+	}
+	envelopes := []int64{gates[0].gate.stats.Envelopes.Load(), gates[1].gate.stats.Envelopes.Load()}
+	s.toAll(&bus.Reply{Group: "g", Route: "a.push"})
+	for i, c := range clients {
+		if m := c.message(); string(m.Route) != "a.push" {
+			t.Errorf("gate %d: got %+v", i, m)
+		}
+		if n := gates[i].gate.stats.Envelopes.Load() - envelopes[i]; n != 1 {
+			t.Errorf("gate %d: %d messages of the broker", i, n)
+		}
+	}
+}
+
+// TestServiceAfterGate: a real worker that starts beside a running gate is in the
+// dictionary of the next connection, and callable from those that are there.
+func TestServiceAfterGate(t *testing.T) {
+	r := start(t)
+	before := r.login(t, overTCP, "")
+	if m := before.call(request(1, "late.echo", "x")); failed(t, m) != codes.NotFound {
+		t.Errorf("got %+v", m)
+	}
+	runEcho(t, r.bus, "late")
+	eventually(t, "the service can be called", func() bool {
+		return string(before.call(request(1, "late.echo", "x")).Body) == "x"
+	})
+	eventually(t, "the gate knows its route", func() bool { return r.gate.dictionary.Len() == 1 })
+	if a := r.connect(t, overWebSocket).handshake(hi("")); a.Sys.Dict["late.echo"] != 1 {
+		t.Errorf("got %+v", a)
+	}
+	second := startOn(t, r.bus) // which asks
+	eventually(t, "a later gate knows its route", func() bool { return second.gate.dictionary.Len() == 1 })
+}
+
+func runEcho(t testing.TB, b bus.Bus, service string) {
+	w := worker.New(service, worker.Config{Bus: b, Log: quiet()})
+	worker.HandleRaw(w, service+".echo", func(_ context.Context, in worker.Raw) (worker.Raw, error) { return in, nil }, worker.Public())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestEnd: requests in flight are answered, new ones refused, and then everybody
+// reads why the gate closes.
+func TestEnd(t *testing.T) {
+	r := start(t, withUsers(t))
+	s := serve(t, r.bus, "a", nil)
+	var clients []*wire
+	for i := range 6 {
+		c := r.login(t, transport(i%2), "user 5")
+		c.send(request(1, "a.b", "in flight"))
+		clients = append(clients, c)
+	}
+	var requests []asked
+	for range clients {
+		requests = append(requests, s.next())
+	}
+	opened := r.connect(t, overTCP)
+	half, err := r.raw(t, overWebSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all are connected", func() bool { return r.gate.stats.Connections.Load() == 8 })
+	ended := make(chan error, 1)
+	begun := time.Now()
+	go func() { ended <- r.stop() }()
+	eventually(t, "the gate drains", r.gate.draining.Load)
+	if m := clients[0].call(request(2, "a.b", "")); failed(t, m) != codes.Unavailable {
+		t.Errorf("a new request: got %+v", m)
+	}
+	if a := opened.handshake(hi("")); a.Code != 503 || a.RetryAfterMS <= 0 {
+		t.Errorf("a new handshake: got %+v", a)
+	}
+	opened.ends()
+	opened.close()
+	for _, a := range requests {
+		echo(s, a)
+	}
+	for i, c := range clients {
+		if m := c.message(); string(m.Body) != "in flight" {
+			t.Errorf("client %d: got %+v", i, m)
+		}
+		if kick := c.ends(); kick != kickShutdown {
+			t.Errorf("client %d: kick %q", i, kick)
+		}
+		c.close()
+	}
+	if a := parseResponse(t, readAll(t, half)); a.StatusCode != 503 {
+		t.Errorf("who had sent no request: got %+v", a)
+	}
+	half.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("the end took %v, with nobody to wait for", took)
+	}
+	if here(t, r.gate.cfg.Presence, 5, r) {
+		t.Error("user 5 is in presence after the gate's end")
+	}
+}
+
+// TestEndWithStubbornClients: a client that does not close does not keep the gate.
+func TestEndWithStubbornClients(t *testing.T) {
+	r := start(t)
+	c := r.login(t, overTCP, "")
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if kick := c.ends(); kick != kickShutdown {
+		t.Errorf("kick %q", kick)
+	}
+}
+
+// TestRunFails: Run says what it can not have, and ends all that it had started.
+func TestRunFails(t *testing.T) {
+	running := start(t)
+	closed := mem.New(mem.Config{})
+	_ = closed.Close()
+	for name, change := range map[string]func(*Config){
+		"tcp":       func(c *Config) { c.TCP = running.gate.TCPAddress() },
+		"websocket": func(c *Config) { c.WebSocket = running.gate.TCPAddress() },
+		"gRPC":      func(c *Config) { c.GRPC = running.gate.TCPAddress() },
+		"publisher": func(c *Config) { c.Bus = closed },
+		"consumer":  func(c *Config) { c.Bus = noQueue{running.bus} },
+	} {
+		cfg := Config{TCP: "127.0.0.1:0", WebSocket: "127.0.0.1:0", GRPC: "127.0.0.1:0", Bus: running.bus, Log: quiet()}
+		change(&cfg)
+		g, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Run(t.Context()); err == nil {
+			t.Errorf("%s: Run returns nil", name)
+		}
+	}
+}
+
+// noQueue is a bus whose queues can not be had.
+type noQueue struct{ bus.Bus }
+
+func (noQueue) Consume(context.Context, bus.Consumer) error { return errors.New("no queue") }
+
+// TestCalledAfterEnd: a call that comes when the loops have ended is answered.
+func TestCalledAfterEnd(t *testing.T) {
+	r := start(t)
+	r.login(t, overTCP, "")
+	l := r.gate.allLoops()[0]
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	var ran atomic.Bool
+	if _, err := onLoop(t.Context(), l, func() (int, error) { ran.Store(true); return 0, nil }); err == nil || ran.Load() {
+		t.Errorf("got %v", err)
+	}
+}

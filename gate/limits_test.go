@@ -1,0 +1,353 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/proto/gatepb"
+)
+
+func TestConnectionLimits(t *testing.T) {
+	for _, x := range []struct {
+		name  string
+		limit Limits
+	}{
+		{"in all", Limits{Connections: 3}},
+		{"by address", Limits{Connections: 100, ConnectionsPerIP: 3}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r := start(t, func(c *Config) { c.Limits = x.limit })
+			both(t, func(t *testing.T, over transport) {
+				var clients []*wire
+				for range 3 {
+					clients = append(clients, r.login(t, over, ""))
+				}
+				full := r.gate.stats.ConnectionsFull.Load()
+				c := r.connect(t, over)
+				if a := c.handshake(hi("")); a.Code != 503 || a.RetryAfterMS <= 0 {
+					t.Errorf("got %+v", a)
+				}
+				c.ends()
+				c.close()
+				if n := r.gate.stats.ConnectionsFull.Load(); n != full+1 {
+					t.Errorf("%d are counted", n-full)
+				}
+				clients[0].close()
+				eventually(t, "there is a place", func() bool { return r.gate.stats.Connections.Load() == 2 })
+				clients[0] = r.login(t, over, "")
+				for _, c := range clients {
+					c.close()
+				}
+				eventually(t, "all are gone", func() bool { return r.gate.stats.Connections.Load() == 0 })
+			})
+			r.gate.limits.Lock()
+			defer r.gate.limits.Unlock()
+			if n := len(r.gate.limits.of); n != 0 {
+				t.Errorf("%d addresses are kept", n)
+			}
+		})
+	}
+}
+
+// TestFarOverLimit: those that are not even told so are closed and counted.
+func TestFarOverLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.Connections = 1 })
+	for range 2 {
+		if _, err := r.raw(t, overTCP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "both are there", func() bool { return r.gate.stats.Connections.Load() == 2 })
+	c, err := r.raw(t, overTCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.read(); err == nil {
+		t.Error("the gate says something")
+	}
+	if n := r.gate.stats.ConnectionsRefused.Load(); n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+func TestInFlightLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.InFlight = 4 })
+	s := serve(t, r.bus, "a", nil)
+	both(t, func(t *testing.T, over transport) {
+		c := r.login(t, over, "")
+		rejected := r.gate.stats.Rejected.Load()
+		for i := range 5 {
+			c.send(request(uint64(i), "a.b", ""))
+		}
+		if m := c.message(); failed(t, m) != codes.ResourceExhausted || m.ID != 4 {
+			t.Errorf("got %+v", m)
+		}
+		if n := r.gate.stats.Rejected.Load(); n != rejected+1 {
+			t.Errorf("%d are counted", n-rejected)
+		}
+		for range 4 {
+			echo(s, s.next())
+		}
+		for range 4 {
+			if m := c.message(); failed(t, m) != codes.OK {
+				t.Errorf("got %+v", m)
+			}
+		}
+		c.send(request(9, "a.b", "again"))
+		echo(s, s.next())
+		if m := c.message(); failed(t, m) != codes.OK {
+			t.Errorf("got %+v", m)
+		}
+	})
+}
+
+// TestRateLimit: over the rate comes RESOURCE_EXHAUSTED, and who does not listen is
+// kicked; requests that nobody serves count like any other.
+func TestRateLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.RequestsPerSecond = 20 })
+	serve(t, r.bus, "echo", echo)
+	both(t, func(t *testing.T, over transport) {
+		for _, route := range []string{"echo.echo", "no-route"} {
+			c := r.login(t, over, "")
+			kicked := r.gate.stats.KickedRate.Load()
+			var ms []*codec.Message
+			for i := range 100 {
+				ms = append(ms, request(uint64(i), route, ""))
+			}
+			c.send(ms...)
+			exhausted := 0
+			for {
+				p := c.next()
+				if p.Type == codec.Kick {
+					if kick := kickOf(t, p); kick != kickRate {
+						t.Errorf("kick %q", kick)
+					}
+					break
+				}
+				m := new(codec.Message)
+				if err := codec.DecodeMessage(p.Body, m); err != nil {
+					t.Fatal(err)
+				}
+				if failed(t, m) == codes.ResourceExhausted {
+					exhausted++
+				}
+			}
+			if exhausted < 15 || exhausted > 25 {
+				t.Errorf("%d requests are refused before the kick, want 20", exhausted)
+			}
+			if n := r.gate.stats.KickedRate.Load(); n != kicked+1 {
+				t.Errorf("%d kicks are counted", n-kicked)
+			}
+		}
+	})
+}
+
+func TestMessageLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.Message = 2000 })
+	serve(t, r.bus, "echo", echo)
+	both(t, func(t *testing.T, over transport) {
+		c := r.login(t, over, "")
+		empty := request(1, "echo.echo", "").Size()
+		if m := c.call(request(1, "echo.echo", strings.Repeat("x", 2000-empty))); len(m.Body) != 2000-empty {
+			t.Errorf("got %+v", m)
+		}
+		c.send(request(1, "echo.echo", strings.Repeat("x", 2001-empty)))
+		if kick := c.ends(); kick != kickProtocol {
+			t.Errorf("kick %q", kick)
+		}
+	})
+}
+
+// TestSlowConsumer: who does not read while pushes come is kicked, and finds the
+// kick behind what it had not read.
+func TestSlowConsumer(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.WriteQueue = 100_000 })
+	s := serve(t, r.bus, "a", nil)
+	both(t, func(t *testing.T, over transport) {
+		c := r.login(t, over, "")
+		kicked := r.gate.stats.KickedSlow.Load()
+		c.send(request(1, "a.b", ""))
+		a := s.next()
+		push := &bus.Reply{Session: a.Session, Route: "a.push", Data: make([]byte, 60_000)}
+		eventually(t, "the session is kicked", func() bool {
+			s.reply(a.gate, push)
+			return r.gate.stats.KickedSlow.Load() == kicked+1
+		})
+		for {
+			p := c.next()
+			if p.Type == codec.Kick {
+				if kick := kickOf(t, p); kick != kickSlow {
+					t.Errorf("kick %q", kick)
+				}
+				break
+			}
+		}
+	})
+	t.Run("pings", func(t *testing.T) {
+		c := r.login(t, overWebSocket, "")
+		kicked := r.gate.stats.KickedSlow.Load()
+		var pings []byte
+		for range 100 {
+			pings = append(pings, frameBytes(9, make([]byte, 125), nil)...)
+		}
+		go func() {
+			for {
+				if _, err := c.conn.Write(pings); err != nil {
+					return
+				}
+			}
+		}()
+		eventually(t, "the session is kicked", func() bool { return r.gate.stats.KickedSlow.Load() == kicked+1 })
+		c.close()
+	})
+}
+
+// TestLargeAnswer: one message over the write queue does not make a client slow.
+func TestLargeAnswer(t *testing.T) {
+	const size = 6 << 20
+	r := start(t, func(c *Config) { c.Limits.WriteQueue, c.Limits.Message = 1000, maxMessage })
+	serve(t, r.bus, "big", func(s *stub, a asked) {
+		s.reply(a.gate, &bus.Reply{Session: a.Session, Sequence: a.Sequence, Data: make([]byte, size)})
+	})
+	both(t, func(t *testing.T, over transport) {
+		c := r.login(t, over, "")
+		if m := c.call(request(1, "big.one", "")); len(m.Body) != size {
+			t.Errorf("got %d bytes", len(m.Body))
+		}
+	})
+}
+
+func TestGroupLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.GroupsPerSession = 2 })
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	c.send(request(1, "a.b", ""))
+	a := s.next()
+	calls := r.calls()
+	for i, want := range []codes.Code{codes.OK, codes.OK, codes.ResourceExhausted} {
+		_, err := calls.Join(t.Context(), &gatepb.JoinRequest{Session: a.Session, Group: fmt.Sprint("g", i)})
+		if status.Code(err) != want {
+			t.Errorf("group %d: got %v, want %v", i, err, want)
+		}
+	}
+	if _, err := calls.Join(t.Context(), &gatepb.JoinRequest{Session: a.Session, Group: "g1"}); err != nil {
+		t.Errorf("a group that it is in: %v", err)
+	}
+	if n := r.gate.stats.GroupsRefused.Load(); n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+func TestRouteLimit(t *testing.T) {
+	r := start(t, func(c *Config) { c.Limits.Routes = 2 })
+	s := serve(t, r.bus, "a", echo)
+	s.announced(r, "a.one", "a.two")
+	s.announce("a", "a.three")
+	eventually(t, "the third is counted", func() bool { return r.gate.stats.AnnouncementsFailed.Load() == 1 })
+	s.announce("a", "b.one", "no-route")
+	eventually(t, "what is none of a's routes is counted", func() bool { return r.gate.stats.AnnouncementsFailed.Load() == 3 })
+	c := r.connect(t, overTCP)
+	if a := c.handshake(hi("")); len(a.Sys.Dict) != 2 {
+		t.Errorf("got %+v", a)
+	}
+	if m := c.call(request(1, "a.three", "x")); string(m.Body) != "x" {
+		t.Errorf("by name: got %+v", m)
+	}
+}
+
+func TestHandshakeLimit(t *testing.T) {
+	release := make(chan struct{})
+	r := start(t, func(c *Config) {
+		c.Limits.Handshakes = 1
+		c.Presence = store(t)
+		c.Verify = verifier(func(context.Context, string) (int64, error) {
+			<-release
+			return 5, nil
+		})
+	})
+	first := r.connect(t, overTCP)
+	first.packet(codec.Handshake, 0, []byte(hi("x")))
+	eventually(t, "a token is being verified", func() bool { return len(r.gate.handshakes) == 1 })
+	second := r.connect(t, overTCP)
+	if a := second.handshake(hi("x")); a.Code != 503 || a.RetryAfterMS <= 0 {
+		t.Errorf("got %+v", a)
+	}
+	if n := r.gate.stats.HandshakesFull.Load(); n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+	close(release)
+	if a := first.answer(); a.User.ID != 5 {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	r := start(t, func(c *Config) { c.Heartbeat = time.Second })
+	both(t, func(t *testing.T, over transport) {
+		t.Parallel()
+		silent, lively := r.login(t, over, ""), r.connect(t, over)
+		if a := lively.handshake(hi("")); a.Sys.Heartbeat != 1 {
+			t.Errorf("got %+v", a)
+		}
+		begun := time.Now()
+		stop, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			ticker := time.NewTicker(200 * time.Millisecond)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ticker.C:
+					_ = lively.tryBytes(packet(codec.Heartbeat, 0, nil))
+				case <-stop:
+					return
+				}
+			}
+		}()
+		if kick := silent.ends(); kick != kickHeartbeat {
+			t.Errorf("kick %q", kick)
+		}
+		if took := time.Since(begun); took < 2400*time.Millisecond {
+			t.Errorf("kicked after %v, want two and a half heartbeats", took)
+		}
+		close(stop)
+		<-ended
+		if p := lively.next(); p.Type != codec.Heartbeat || len(p.Body) != 0 {
+			t.Errorf("got a %v %q", p.Type, p.Body)
+		}
+	})
+}
+
+func TestConfig(t *testing.T) {
+	b := start(t).bus
+	for name, change := range map[string]func(*Config){
+		"no address":      func(c *Config) { c.TCP = "" },
+		"bad address":     func(c *Config) { c.TCP = "7001" },
+		"no bus":          func(c *Config) { c.Bus = nil },
+		"heartbeat":       func(c *Config) { c.Heartbeat = 1500 * time.Millisecond },
+		"request timeout": func(c *Config) { c.RequestTimeout = -1 },
+		"257 loops":       func(c *Config) { c.Loops = 257 },
+		"-1 loops":        func(c *Config) { c.Loops = -1 },
+		"tiny message":    func(c *Config) { c.Limits.Message = 1000 },
+		"huge message":    func(c *Config) { c.Limits.Message = maxMessage + 1 },
+		"routes":          func(c *Config) { c.Limits.Routes = 65536 },
+		"write queue":     func(c *Config) { c.Limits.WriteQueue = -1 },
+	} {
+		cfg := Config{TCP: "127.0.0.1:0", Bus: b}
+		change(&cfg)
+		if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), "gate: ") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if _, err := New(Config{TCP: "127.0.0.1:0", Bus: b, Loops: 256}); err != nil {
+		t.Error(err)
+	}
+}

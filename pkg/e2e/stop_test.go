@@ -1,0 +1,130 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/client"
+)
+
+// echoes are clients that call echo.echo one call after the other.
+type echoes struct {
+	t       *testing.T
+	clients []*client.Client
+	running sync.WaitGroup
+	stop    chan struct{}
+	calls   atomic.Int64
+}
+
+// echo starts n clients. refused is asked about each error: whether it may be.
+func echo(t *testing.T, n int, refused func(*client.Client, error) bool, addresses ...string) *echoes {
+	t.Helper()
+	e := &echoes{t: t, stop: make(chan struct{})}
+	for i := range n {
+		c, _, err := dial(t, addresses[i%len(addresses)], "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.clients = append(e.clients, c)
+	}
+	for i, c := range e.clients {
+		e.running.Go(func() { e.call(i, c, refused) })
+	}
+	return e
+}
+
+func (e *echoes) call(i int, c *client.Client, refused func(*client.Client, error) bool) {
+	for n := 0; ; n++ {
+		select {
+		case <-e.stop:
+			return
+		default:
+		}
+		ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+		want := fmt.Sprintf("%d %d", i, n)
+		reply, err := c.CallRaw(ctx, "echo.echo", codec.Text, "", []byte(want))
+		cancel()
+		switch {
+		case err == nil && string(reply.Body) == want:
+			e.calls.Add(1)
+		case err == nil:
+			e.t.Errorf("echo of %q: got %q", want, reply.Body)
+			return
+		case !refused(c, err):
+			e.t.Errorf("call %d of client %d: %v", n, i, err)
+			return
+		case c.Err() != nil:
+			return
+		}
+	}
+}
+
+// reaches waits until so many more calls have succeeded.
+func (e *echoes) reaches(more int64) {
+	e.t.Helper()
+	target := e.calls.Load() + more
+	eventually(e.t, fmt.Sprint(more, " more calls"), func() bool { return e.calls.Load() >= target || e.t.Failed() })
+}
+
+// TestGateStops: a gate that is told to stop answers what it has taken, tells
+// its clients, and ends in time.
+func TestGateStops(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.worker("echo")
+	g, stays := w.gate(), w.gate()
+	w.consumed("echo", 1)
+	refused := func(c *client.Client, err error) bool { return status.Code(err) == codes.Unavailable }
+	e := echo(t, 40, refused, g.tcp, g.ws)
+	other := echo(t, 2, func(*client.Client, error) bool { return false }, stays.tcp, stays.ws)
+	e.reaches(400)
+
+	begun := time.Now()
+	g.signal(t, syscall.SIGTERM)
+	g.ends(t, 0)
+	t.Logf("the gate ended after %v", time.Since(begun).Round(time.Millisecond))
+	e.running.Wait() // its clients end by themselves
+	for i, c := range e.clients {
+		<-c.Done()
+		var kick *client.KickError
+		if !errors.As(c.Err(), &kick) || kick.Code != "shutting_down" {
+			t.Errorf("client %d ended by %v, want a kick: shutting_down", i, c.Err())
+		}
+	}
+	other.reaches(20)
+	close(other.stop)
+	other.running.Wait()
+	w.stop()
+}
+
+// TestWorkerStops: nobody notices that one of two replicas is told to stop.
+func TestWorkerStops(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.worker("echo")
+	g := w.gate()
+	w.consumed("echo", 1)
+	e := echo(t, 40, func(*client.Client, error) bool { return false }, g.tcp, g.ws)
+	for range 3 {
+		second := w.worker("echo")
+		w.consumed("echo", 2)
+		e.reaches(400)
+		first.signal(t, syscall.SIGTERM)
+		first.ends(t, 0)
+		e.reaches(400)
+		first = second
+	}
+	close(e.stop)
+	e.running.Wait()
+	w.stop()
+}

@@ -54,17 +54,16 @@ func (w *wheel) remove(s *session) {
 // advance calls expired with each session in the slots that are over. It may
 // put the session back, or close it.
 func (w *wheel) advance(now int64, expired func(*session)) {
+	end := now / wheelTick
 	// After a long pause every slot is looked at once, not once a round.
-	for end := min(now/wheelTick, w.at+wheelSlots-1); w.at <= end; {
+	w.at = max(w.at, end-wheelSlots+1)
+	for w.at <= end {
 		head := &w.slots[w.at%wheelSlots]
-		w.at++
+		w.at++ // put never means the slot that is looked at
 		for s := head.first; s != nil; s = head.first {
 			w.remove(s)
 			expired(s)
 		}
-	}
-	if behind := now / wheelTick; w.at <= behind {
-		w.at = behind + 1
 	}
 }
 

@@ -57,7 +57,9 @@ func LogTo(log logrus.FieldLogger) { redis.SetLogger(quiet{log}) }
 
 type quiet struct{ log logrus.FieldLogger }
 
-func (q quiet) Printf(_ context.Context, format string, v ...any) { q.log.Debugf("redis: "+format, v...) }
+func (q quiet) Printf(_ context.Context, format string, v ...any) {
+	q.log.Debugf("redis: "+format, v...)
+}
 
 // Ping says whether the server answers.
 func Ping(ctx context.Context, c redis.UniversalClient) error {

@@ -6,7 +6,12 @@ package redisdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,12 +34,9 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
 	}
-	o := &redis.Options{Addr: cfg.URL}
-	if isURL(cfg.URL) {
-		var err error
-		if o, err = redis.ParseURL(cfg.URL); err != nil {
-			return nil, fmt.Errorf("redis address: %w", err)
-		}
+	o, err := options(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis address: %w; want HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", err)
 	}
 	o.PoolSize = cfg.PoolSize
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout
@@ -42,13 +44,23 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 	return redis.NewClient(o), nil
 }
 
-func isURL(s string) bool {
-	for _, scheme := range []string{"redis://", "rediss://", "unix://"} {
-		if len(s) > len(scheme) && s[:len(scheme)] == scheme {
-			return true
+// options reads an address. Its errors do not repeat what may hold a password,
+// which is why they are not those of net/url.
+func options(address string) (*redis.Options, error) {
+	if strings.Contains(address, "://") {
+		if _, err := url.Parse(address); err != nil {
+			return nil, errors.New("not a URL")
 		}
+		return redis.ParseURL(address)
 	}
-	return false
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || strings.Contains(host, "@") {
+		return nil, errors.New("neither HOST:PORT nor a URL")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return nil, errors.New("the port is no number from 1 to 65535")
+	}
+	return &redis.Options{Addr: address}, nil
 }
 
 // LogTo has go-redis say to log what it would print: mostly that a server is not

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,5 +129,32 @@ func TestOpenTalksToARealServer(t *testing.T) {
 	}
 	if _, err := Open(Config{URL: "redis://%zz"}); err == nil {
 		t.Error("a malformed URL was taken")
+	}
+}
+
+// TestOpenRefusesWhatIsNoAddress: an address that can never work is found at
+// once, and the password in it is not shown.
+func TestOpenRefusesWhatIsNoAddress(t *testing.T) {
+	for _, address := range []string{
+		"", "localhost", "http://user:hidden@127.0.0.1", "redis://:hidden@127.0.0.1:port", "redis://user:hidden/x@127.0.0.1:6379",
+		"user:hidden@127.0.0.1:6379", ":hidden@127.0.0.1:6379", "127.0.0.1:0", "127.0.0.1:65536", "redis://:hidden@127.0.0.1:6379/db",
+	} {
+		c, err := Open(Config{URL: address})
+		if err == nil {
+			t.Errorf("%q is taken", address)
+			_ = c.Close()
+			continue
+		}
+		if text := err.Error(); strings.Contains(text, "hidden") || !strings.Contains(text, "want HOST:PORT or redis://") {
+			t.Errorf("%q: %s", address, text)
+		}
+	}
+	for _, address := range []string{"127.0.0.1:6379", "redis:6379", "[::1]:6379", "redis://:secret@127.0.0.1:6379/1", "rediss://redis", "unix:///run/redis.sock"} {
+		c, err := Open(Config{URL: address})
+		if err != nil {
+			t.Errorf("%q: %v", address, err)
+			continue
+		}
+		_ = c.Close()
 	}
 }

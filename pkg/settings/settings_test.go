@@ -30,7 +30,7 @@ func declare() (*values, Set) {
 	s.Addresses(&v.auth, "auth-address", []string{"127.0.0.1:7102"}, "the auth service")
 	s.Text(&v.data, "log-format", "text", "form of the log", "text", "json")
 	s.Bool(&v.verbose, "verbose", false, "more")
-	s.Secret(&v.password, "password", "hidden", "of the database")
+	s.Secret(&v.password, "password", "from-the-manual", "of the database")
 	return v, s
 }
 
@@ -117,8 +117,11 @@ func TestSettingsOfOtherCommandsAreKnown(t *testing.T) {
 
 func TestTheHelpSaysUnitsAndDefaultsButNoSecret(t *testing.T) {
 	_, s := declare()
+	if err := s.Set("password", "hidden"); err != nil {
+		t.Fatal(err)
+	}
 	help := s.FlagUsages()
-	for _, part := range []string{"(default 30s)", "a duration from 1s to 1h0m0s", "(default 1MiB)", "--gate-tcp address"} {
+	for _, part := range []string{"(default 30s)", "(default from-the-manual)", "a duration from 1s to 1h0m0s", "(default 1MiB)", "--gate-tcp address"} {
 		if !strings.Contains(help, part) {
 			t.Errorf("the help does not say %q:\n%s", part, help)
 		}

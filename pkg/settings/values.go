@@ -155,10 +155,12 @@ func (s Set) Addresses(v *[]string, name string, def []string, usage string) {
 	})
 }
 
-// Secret declares a text that is not shown, not even its default.
+// Secret declares a text that is not shown once it is set. Its default is: it
+// stands in the program, and who is to set it wants to know what it is.
 func (s Set) Secret(v *string, name, def, usage string) {
 	*v = def
 	s.Var(&secret{v}, name, usage+" (text; not shown)")
+	s.Lookup(name).DefValue = def // for the help, which does not ask secret.String
 }
 
 type secret struct{ v *string }
@@ -166,7 +168,7 @@ type secret struct{ v *string }
 func (s *secret) Set(text string) error { *s.v = text; return nil }
 func (s *secret) Type() string          { return "secret" }
 
-// String is empty where the secret is, so that the help shows no default.
+// String does not say what the secret is, but whether there is one.
 func (s *secret) String() string {
 	if s.v == nil || *s.v == "" {
 		return ""

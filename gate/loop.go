@@ -15,6 +15,7 @@ type loop struct {
 	index uint64
 	// execute runs f on the loop's thread, soon; it is the transport's.
 	execute func(f func()) error
+	run     func() // turn, made a function value once
 
 	inbox struct {
 		sync.Mutex
@@ -45,14 +46,18 @@ type loop struct {
 	frame   [maxFrameHeader]byte
 	vector  [2][]byte
 	buffers [][]byte    // write buffers that no session holds
+	kept    int         // bytes of them
 	waiting [][]pending // lists of requests that no session holds
 }
 
-// The loop keeps at most so many write buffers, of at most so many bytes each,
-// and as many lists of at most so many requests.
+// The loop keeps write buffers of up to so many bytes each and together: a push to
+// ten thousand needs as many at once. Of lists of requests it keeps so many, of so
+// many requests.
 const (
-	keepBuffers     = 256
+	newBufferBytes  = 512
 	keepBufferBytes = 64 << 10
+	keepBytes       = 4 << 20
+	keepLists       = 1024
 	keepPending     = 64
 )
 
@@ -64,6 +69,7 @@ func newLoop(g *Gate, index int, execute func(func()) error) *loop {
 		groups:   make(map[string]map[*session]struct{}),
 		shard:    g.shards[index%len(g.shards)],
 	}
+	l.run = l.turn
 	l.setNow()
 	l.wheel.init(l.now)
 	return l
@@ -89,7 +95,7 @@ func (l *loop) post(f func()) {
 		return
 	}
 	defer l.inbox.waking.Done()
-	if err := l.execute(l.turn); err != nil {
+	if err := l.execute(l.run); err != nil {
 		l.gate.log.WithError(err).Error("wake a loop")
 	}
 }
@@ -215,15 +221,17 @@ func (l *loop) leave(s *session, group string) {
 func (l *loop) buffer() []byte {
 	if n := len(l.buffers); n > 0 {
 		b := l.buffers[n-1]
-		l.buffers = l.buffers[:n-1]
+		l.buffers[n-1], l.buffers = nil, l.buffers[:n-1]
+		l.kept -= cap(b)
 		return b
 	}
-	return make([]byte, 0, 1024)
+	return make([]byte, 0, newBufferBytes)
 }
 
 func (l *loop) recycle(b []byte) {
-	if cap(b) <= keepBufferBytes && len(l.buffers) < keepBuffers {
+	if cap(b) <= keepBufferBytes && l.kept+cap(b) <= keepBytes {
 		l.buffers = append(l.buffers, b[:0])
+		l.kept += cap(b)
 	}
 }
 
@@ -238,7 +246,7 @@ func (l *loop) pendings() []pending {
 }
 
 func (l *loop) recyclePendings(p []pending) {
-	if cap(p) <= keepPending && len(l.waiting) < keepBuffers {
+	if cap(p) <= keepPending && len(l.waiting) < keepLists {
 		clear(p[:cap(p)]) // their routes
 		l.waiting = append(l.waiting, p[:0])
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,6 +58,10 @@ func run(m *testing.M) (code int, err error) {
 	<-ended
 	if code == 0 {
 		err = goleak.Find()
+	}
+	// There must be no child left to wait for.
+	if pid, none := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(none, syscall.ECHILD) {
+		err = errors.Join(err, fmt.Errorf("a process is left (wait4: %d, %v)", pid, none))
 	}
 	return code, err
 }

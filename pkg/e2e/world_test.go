@@ -40,9 +40,9 @@ func newWorld(t *testing.T) *world {
 		database: address(t, "MYSQL") + name, authAddresses: []string{freePort(t), freePort(t)},
 	}
 	t.Cleanup(func() {
-		w.forgetDatabase(name)
-		w.forgetRedis()
-		w.forgetBroker(address(t, "RABBITMQ"))
+		forgetDatabase(t, name)
+		forgetRedis(t, name)
+		forgetBroker(t, bus.NewTopology(name))
 	})
 	command(t, w.env(), 0, "db", "init")
 	return w
@@ -149,44 +149,43 @@ func (w *world) stop() {
 	all.Wait()
 }
 
-func (w *world) forgetDatabase(name string) {
-	db, err := sql.Open("mysql", address(w.t, "MYSQL"))
+func forgetDatabase(t *testing.T, name string) {
+	db, err := sql.Open("mysql", address(t, "MYSQL"))
 	if err == nil {
 		_, err = db.ExecContext(context.Background(), "DROP DATABASE IF EXISTS "+name)
 		_ = db.Close()
 	}
 	if err != nil {
-		w.t.Errorf("remove the database: %v", err)
+		t.Errorf("remove the database: %v", err)
 	}
 }
 
-func (w *world) forgetRedis() {
+func forgetRedis(t *testing.T, prefix string) {
 	ctx := context.Background()
-	c := redis.NewClient(&redis.Options{Addr: address(w.t, "REDIS")})
+	c := redis.NewClient(&redis.Options{Addr: address(t, "REDIS")})
 	defer func() { _ = c.Close() }()
-	all := c.Scan(ctx, 0, w.topology.Prefix()+"*", 1000).Iterator()
+	all := c.Scan(ctx, 0, prefix+"*", 1000).Iterator()
 	for all.Next(ctx) {
 		c.Del(ctx, all.Val())
 	}
 	if err := all.Err(); err != nil {
-		w.t.Errorf("remove what is in Redis: %v", err)
+		t.Errorf("remove what is in Redis: %v", err)
 	}
 }
 
 // forgetBroker removes what the world made there, except for queues that expire.
-func (w *world) forgetBroker(url string) {
-	c, err := amqp.Dial(url)
+func forgetBroker(t *testing.T, topology bus.Topology) {
+	c, err := amqp.Dial(address(t, "RABBITMQ"))
 	if err != nil {
-		w.t.Errorf("remove queues: %v", err)
+		t.Errorf("remove queues: %v", err)
 		return
 	}
 	defer func() { _ = c.Close() }()
 	channel, err := c.Channel()
 	if err != nil {
-		w.t.Errorf("remove queues: %v", err)
+		t.Errorf("remove queues: %v", err)
 		return
 	}
-	topology := w.topology
 	queues := []string{
 		topology.DeadQueue(), topology.EventQueue("auth", "session.closed"),
 		topology.EventQueue("email", "email.verification"), topology.EventQueue("email", "email.password_reset"),

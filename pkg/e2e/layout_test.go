@@ -1,0 +1,254 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/motto123/minigate"
+
+// rules are the design's table of folders, completed for the packages that it
+// leaves open. Within the module a folder imports, directly or not, nothing but
+// what stands here and itself; a name stands for what is below it, too, except
+// for "pkg/bus" alone, whose carriers are only for who opens one. Of others,
+// it imports directly nothing but what stands in others; nil is anything.
+var rules = map[string]struct {
+	own    []string
+	others []string
+}{
+	"codec":           {nil, []string{}},
+	"proto":           {nil, []string{"google.golang.org/protobuf", "google.golang.org/grpc"}},
+	"pkg/bus":         {[]string{"proto"}, []string{"google.golang.org/protobuf"}},
+	"pkg/bus/rabbit":  {[]string{"pkg/bus", "proto"}, []string{"github.com/rabbitmq/amqp091-go"}},
+	"pkg/bus/mem":     {[]string{"pkg/bus", "proto"}, []string{}},
+	"pkg/bus/bustest": {[]string{"pkg/bus", "proto"}, []string{}},
+	"pkg/events":      {[]string{"pkg/bus", "proto"}, nil},
+	"pkg/failure":     {[]string{"codec", "proto"}, nil},
+	"pkg/worker":      {[]string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/presence"}, nil},
+	"pkg/client":      {[]string{"codec", "proto", "pkg/failure"}, nil},
+	"pkg/terminal":    {[]string{"codec", "proto", "pkg/failure", "pkg/client"}, nil},
+	"pkg/presence":    {nil, []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
+	"pkg/authrpc":     {[]string{"proto"}, []string{"google.golang.org/grpc"}},
+	"pkg/load":        {[]string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/settings"}, nil},
+	"pkg/logging":     {nil, nil},
+	"pkg/parts":       {nil, []string{}},
+	"pkg/redisdb":     {nil, nil},
+	"pkg/settings":    {nil, nil},
+	"pkg/snowflakes":  {nil, nil},
+	"pkg/sqldb":       {nil, nil},
+	"gate":            {[]string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/presence"}, nil},
+	"workers": {[]string{
+		"codec", "proto", "pkg/bus", "pkg/failure", "pkg/presence", "pkg/worker", // by way of pkg/worker
+		"pkg/authrpc", "pkg/events", "pkg/parts", "pkg/snowflakes", "pkg/sqldb",
+	}, nil},
+	"": {[]string{"codec", "proto", "pkg", "gate", "workers"}, nil},
+}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Standard   bool
+	Module     *struct{ Path string }
+}
+
+func packages(t *testing.T) map[string]*listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,Imports,Standard,Module", "./...")
+	cmd.Dir = built.root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list -deps: %v", err)
+	}
+	all := make(map[string]*listed)
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		p := new(listed)
+		if err := decoder.Decode(p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+}
+
+// folder is where a package is in the module.
+func folder(p *listed) (string, bool) {
+	if p.ImportPath == module {
+		return "", true
+	}
+	return strings.CutPrefix(p.ImportPath, module+"/")
+}
+
+// TestFolders holds the packages against rules.
+func TestFolders(t *testing.T) {
+	t.Parallel()
+	all := packages(t)
+	tested := 0
+	for _, p := range all {
+		where, ours := folder(p)
+		if !ours || len(p.GoFiles) == 0 { // not of the module, or nothing but tests
+			continue
+		}
+		tested++
+		if strings.Count(where, "/") > 2 {
+			t.Errorf("%s is over three levels deep", where)
+		}
+		name, found := ruleOf(where)
+		if !found {
+			t.Errorf("no rule says what %s may import", where)
+			continue
+		}
+		rule := rules[name]
+		for dep := range reached(all, p) {
+			at, ours := folder(all[dep])
+			if ours && !within(at, name) && !slices.ContainsFunc(rule.own, func(own string) bool { return within(at, own) }) {
+				t.Errorf("%s imports %s, directly or not", where, at)
+			}
+		}
+		for _, dep := range p.Imports {
+			at := all[dep]
+			if at == nil || at.Standard || at.Module != nil && at.Module.Path == module || rule.others == nil {
+				continue
+			}
+			if !slices.ContainsFunc(rule.others, func(other string) bool { return dep == other || strings.HasPrefix(dep, other+"/") }) {
+				t.Errorf("%s imports %s", where, dep)
+			}
+		}
+	}
+	if tested < 20 {
+		t.Errorf("only %d packages were found", tested)
+	}
+}
+
+// ruleOf finds the rule of the innermost folder that has one.
+func ruleOf(where string) (string, bool) {
+	for where != "" && where != "." {
+		if _, found := rules[where]; found {
+			return where, true
+		}
+		where = filepath.ToSlash(filepath.Dir(where))
+	}
+	return "", where == "" // the command; what is in no folder with a rule has none
+}
+
+// within reports whether a package may be meant by a name of the rules.
+func within(where, name string) bool {
+	if name == "pkg/bus" || name == "" {
+		return where == name
+	}
+	return where == name || strings.HasPrefix(where, name+"/")
+}
+
+// reached are the packages that p imports, directly or not.
+func reached(all map[string]*listed, p *listed) map[string]bool {
+	found := make(map[string]bool)
+	var visit func(*listed)
+	visit = func(p *listed) {
+		for _, dep := range p.Imports {
+			if next := all[dep]; next != nil && !found[dep] {
+				found[dep] = true
+				visit(next)
+			}
+		}
+	}
+	visit(p)
+	return found
+}
+
+// bad are names of packages that say nothing about what is in them.
+var bad = []string{"utils", "util", "common", "base", "shared", "types", "models", "manager", "helper", "helpers"}
+
+// TestNames: exchanges, queues and keys are named in pkg/bus/topology.go and
+// nowhere else, and no folder has a name that means nothing.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	// As they are written there: .request behind a prefix, worker. before a service.
+	broker := regexp.MustCompile(`^[\w%.]*\.(request|reply|event|dead|retry|tape)(\.[\w%]*)?$|^(minigate\.)?(worker|gate|ordered|event)\.(all|%[sdvq])?$|^\$announce$`)
+	for text, name := range map[string]bool{
+		".request": true, "minigate.request": true, "%s.retry.5s": true, "gate.": true, "worker.%s": true, "gate.all": true,
+		"auth.login": false, "email.verification": false, "minigate.log": false, "want service.event": false,
+	} {
+		if broker.MatchString(text) != name {
+			t.Fatalf("the pattern takes %q for the other thing", text)
+		}
+	}
+	files := 0
+	for _, p := range packages(t) {
+		where, ours := folder(p)
+		if !ours || strings.HasPrefix(where, "proto/") {
+			continue
+		}
+		if slices.Contains(bad, filepath.Base(p.Dir)) {
+			t.Errorf("a package is named %s", where)
+		}
+		for _, name := range p.GoFiles {
+			if files++; where == "pkg/bus" && name == "topology.go" {
+				continue
+			}
+			for _, text := range literals(t, filepath.Join(p.Dir, name)) {
+				if broker.MatchString(text) {
+					t.Errorf("%s/%s has the name %q, which belongs into pkg/bus/topology.go", where, name, text)
+				}
+			}
+		}
+	}
+	if files < 100 {
+		t.Errorf("only %d files were read", files)
+	}
+}
+
+// literals are the texts in a file's code, those that are put together of
+// constants as one. Tags and paths of imports are none.
+func literals(t *testing.T, path string) (all []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec:
+			return false
+		case ast.Expr:
+			if text, ok := constant(n); ok {
+				all = append(all, text)
+				return false
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// constant is the text of a literal, or of literals with + between.
+func constant(e ast.Expr) (string, bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if e.Kind != token.STRING {
+			return "", false
+		}
+		text, err := strconv.Unquote(e.Value)
+		return text, err == nil
+	case *ast.ParenExpr:
+		return constant(e.X)
+	case *ast.BinaryExpr:
+		left, ok := constant(e.X)
+		right, too := constant(e.Y)
+		return left + right, ok && too && e.Op == token.ADD
+	}
+	return "", false
+}

@@ -1,0 +1,146 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/bus/rabbit"
+	"github.com/motto123/minigate/pkg/worker"
+)
+
+// TestNewServiceIsCallableAtOnce: what starts beside running gates is there for
+// clients that are connected already, by the first call.
+func TestNewServiceIsCallableAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	one, two := w.gate(), w.gate()
+	clients := []*person{connect(t, one.tcp, "one"), connect(t, two.ws, "two")}
+	for _, p := range clients {
+		// The gate may still be connecting to the broker.
+		eventually(t, "a gate with a broker", func() bool {
+			err := p.Call(t.Context(), "greet.hello", wrapperspb.String("you"), nil)
+			return status.Code(err) == codes.NotFound
+		})
+	}
+
+	b, err := rabbit.Open(rabbit.Config{URL: w.rabbitmq, Topology: w.topology})
+	if err != nil {
+		t.Fatal(err)
+	}
+	greet := worker.New("greet", worker.Config{Bus: b, Topology: w.topology})
+	worker.Handle(greet, "greet.hello", func(_ context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+		return wrapperspb.String("hello, " + in.GetValue()), nil
+	}, worker.Public())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- greet.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the worker takes requests", func() bool { return greet.Health() == nil })
+	for _, p := range clients {
+		out := ask[wrapperspb.StringValue](p, "greet.hello", wrapperspb.String(p.account))
+		if out.GetValue() != "hello, "+p.account {
+			t.Errorf("%s gets %q", p.account, out.GetValue())
+		}
+	}
+	// Who connects now finds it in the dictionary.
+	eventually(t, "the route has a code", func() bool {
+		c, _, err := dial(t, one.ws, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_, ok := c.Dictionary().CodeOf("greet.hello")
+		return ok
+	})
+	w.stop()
+}
+
+// TestReadmeWorker builds the worker that README.md shows, as it stands there,
+// and calls it.
+func TestReadmeWorker(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "greet")
+	if err := os.WriteFile(source, []byte(readmeExample(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// As if it were in the module, without writing there.
+	overlay, err := json.Marshal(map[string]any{
+		"Replace": map[string]string{filepath.Join(built.root, "workers", "greet", "main.go"): source},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := build(binary, "./workers/greet", filepath.Join(dir, "overlay.json")); err != nil {
+		t.Fatal(err)
+	}
+
+	w := newWorld(t)
+	w.topology = bus.NewTopology("") // the example names no other
+	t.Cleanup(func() { forgetQueue(t, w.rabbitmq, w.topology.WorkerQueue("greet")) })
+	g := w.gate()
+	greet := start(t, []string{"MINIGATE_RABBITMQ=" + w.rabbitmq}, binary)
+	w.consumed("greet", 1)
+	// The commands beside it in README.md, at this test's address.
+	if got := command(t, nil, 0, "call", "greet.hello", `"world"`, "--gate", g.ws); got != "\"hello, world\"\n" {
+		t.Errorf("greet.hello of world prints %q", got)
+	}
+	if got := command(t, nil, 1, "call", "greet.hello", `""`, "--gate", g.tcp); !strings.Contains(got, "INVALID_ARGUMENT: whom?") {
+		t.Errorf("greet.hello of nobody prints %q", got)
+	}
+	greet.signal(t, syscall.SIGINT)
+	greet.ends(t, 0)
+}
+
+// readmeExample is README.md's first block of Go that is a command.
+func readmeExample(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(built.root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range strings.Split(string(b), "\n```go\n")[1:] {
+		code, _, closed := strings.Cut(block, "\n```")
+		if closed && strings.HasPrefix(code, "package main\n") {
+			return code + "\n"
+		}
+	}
+	t.Fatal("README.md has no block of Go with package main")
+	return ""
+}
+
+// forgetQueue removes a queue that other tests may have made, too.
+func forgetQueue(t *testing.T, url, queue string) {
+	c, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(10 * time.Second)})
+	if err != nil {
+		t.Errorf("remove %s: %v", queue, err)
+		return
+	}
+	defer func() { _ = c.Close() }()
+	if channel, err := c.Channel(); err == nil {
+		_, _ = channel.QueueDelete(queue, true, false, false)
+	}
+}

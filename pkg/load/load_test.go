@@ -1,0 +1,127 @@
+package load
+
+import (
+	"testing"
+	"time"
+
+	"github.com/motto123/minigate/gate"
+	"github.com/motto123/minigate/pkg/worker"
+)
+
+func TestAGateThatIsWell(t *testing.T) {
+	for over, address := range startGate(t, nil) {
+		for _, c := range []struct {
+			name string
+			cfg  Config
+		}{
+			{"one", Config{Connections: 1, Duration: 200 * time.Millisecond}},
+			{"many", Config{Connections: 64, InFlight: 8, Warmup: 50 * time.Millisecond, Duration: 300 * time.Millisecond}},
+			{"one loop", Config{Connections: 8, Loops: 1, Duration: 200 * time.Millisecond}},
+			{"rate", Config{Connections: 16, Rate: 2000, Duration: 500 * time.Millisecond}},
+			{"think", Config{Connections: 16, Think: 20 * time.Millisecond, Duration: 300 * time.Millisecond}},
+			{"no payload", Config{Connections: 4, Payload: -1, Duration: 100 * time.Millisecond}},
+			{"payload of three bytes", Config{Connections: 4, Payload: 3, InFlight: 4, Duration: 100 * time.Millisecond}},
+			{"fragments", Config{Connections: 2, Payload: 200_000, Duration: 300 * time.Millisecond}},
+			{"JSON", Config{Connections: 4, Body: `{"a":1}`, Duration: 100 * time.Millisecond}},
+			{"half idle", Config{Connections: 20, Idle: 0.5, Duration: 200 * time.Millisecond}},
+			{"two addresses", Config{Connections: 20, Addresses: 2, Duration: 100 * time.Millisecond}},
+		} {
+			t.Run(over+"/"+c.name, func(t *testing.T) {
+				c.cfg.Gates = []string{address}
+				r := drive(t, c.cfg)
+				if err := r.Failed(); err != nil {
+					t.Error(err)
+				}
+				if r.Connections.Established != c.cfg.Connections || r.Connections.OpenAtEnd != c.cfg.Connections {
+					t.Errorf("connections: %+v", r.Connections)
+				}
+				if r.Requests.Answered == 0 || r.Requests.PerSecond == 0 || r.Requests.Latency.P50 == 0 {
+					t.Errorf("requests: %+v", r.Requests)
+				}
+				if r.Requests.Latency.Max < r.Requests.Latency.P50 || r.Connections.Latency.P50 == 0 {
+					t.Errorf("latencies: %+v", r)
+				}
+			})
+		}
+	}
+}
+
+func TestRateIsKept(t *testing.T) {
+	address := startGate(t, nil)["tcp"]
+	r := drive(t, Config{Gates: []string{address}, Connections: 10, Rate: 1000, Duration: 2 * time.Second})
+	if n := r.Requests.Sent + r.Requests.Unsent; n < 1980 || n > 2010 {
+		t.Errorf("%d requests in 2 s, want 2000", n)
+	}
+}
+
+func TestRequestsAreCounted(t *testing.T) {
+	address := startGate(t, nil)["websocket"]
+	for _, cfg := range []Config{
+		{Connections: 10, Requests: 7, InFlight: 3},
+		{Connections: 10, Requests: 7, InFlight: 3, Rate: 1000},
+		{Connections: 10, Requests: 7, Think: time.Millisecond},
+	} {
+		cfg.Gates = []string{address}
+		r := drive(t, cfg)
+		if r.Requests.Sent != 70 || r.Requests.Answered != 70 || r.Failed() != nil {
+			t.Errorf("%+v: sent %d, answered %d, %v", cfg, r.Requests.Sent, r.Requests.Answered, r.Failed())
+		}
+	}
+}
+
+// Heartbeats every second: without them the gate sends everybody away after two
+// and a half.
+func TestIdleConnectionsStay(t *testing.T) {
+	for over, address := range startGate(t, nil) {
+		t.Run(over, func(t *testing.T) {
+			t.Parallel()
+			r := drive(t, Config{Gates: []string{address}, Connections: 200, Idle: 1, Duration: 4 * time.Second})
+			if r.Connections.OpenAtEnd != 200 || r.Failed() != nil {
+				t.Errorf("%+v, %v", r.Connections, r.Failed())
+			}
+		})
+	}
+}
+
+func TestRamp(t *testing.T) {
+	address := startGate(t, nil)["tcp"]
+	r := drive(t, Config{Gates: []string{address}, Connections: 100, Ramp: 200, Idle: 1, Duration: time.Millisecond})
+	if s := r.Connections.Seconds; s < 0.4 {
+		t.Errorf("100 connections in %.2f s, want half a second", s)
+	}
+}
+
+func TestErrorsAreCountedByCode(t *testing.T) {
+	for over, address := range startGate(t, nil) {
+		for route, code := range map[string]string{"echo.fail": "FAILED_PRECONDITION", "nobody.here": "NOT_FOUND"} {
+			r := drive(t, Config{Gates: []string{address}, Connections: 4, Route: route, Requests: 5})
+			if r.Requests.Errors[code] != 20 || r.Requests.Answered != 0 || r.Failed() == nil {
+				t.Errorf("%s %s: %+v", over, route, r.Requests)
+			}
+		}
+	}
+}
+
+func TestWrongAnswersAreSeen(t *testing.T) {
+	address := startGate(t, nil)["tcp"]
+	r := drive(t, Config{Gates: []string{address}, Connections: 4, Route: "echo.garble", Requests: 5})
+	if r.Requests.Wrong != 20 || r.Requests.Answered != 0 || r.Failed() == nil {
+		t.Errorf("%+v", r.Requests)
+	}
+}
+
+func TestRefusedHandshakes(t *testing.T) {
+	address := startGate(t, func(c *gate.Config, _ *worker.Worker) { c.Limits.ConnectionsPerIP = 3 })["tcp"]
+	r := drive(t, Config{Gates: []string{address}, Connections: 5, Requests: 1})
+	if r.Connections.Established != 3 || r.Connections.Failures["handshake answered with 503"] != 2 {
+		t.Errorf("%+v", r.Connections)
+	}
+}
+
+func TestKicksAreCounted(t *testing.T) {
+	address := startGate(t, func(c *gate.Config, _ *worker.Worker) { c.Limits.RequestsPerSecond = 5 })["websocket"]
+	r := drive(t, Config{Gates: []string{address}, Connections: 2, InFlight: 20, Duration: 300 * time.Millisecond})
+	if r.Kicks["rate_limited"] != 2 || r.Connections.OpenAtEnd != 0 || r.Requests.Errors["RESOURCE_EXHAUSTED"] == 0 {
+		t.Errorf("%+v", r)
+	}
+}

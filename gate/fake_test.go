@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
@@ -42,6 +43,7 @@ type fakeConn struct {
 	session  *session
 	out      []byte
 	wrote    func([]byte) // instead of keeping it
+	failIn   int          // the write that finds the client gone; 0 for none
 	finished bool
 	closed   bool
 }
@@ -49,6 +51,10 @@ type fakeConn struct {
 func (c *fakeConn) write(b []byte) {
 	if c.closed {
 		panic("a write after the end")
+	}
+	if c.failIn--; c.failIn == 0 { // gnet then closes before it returns
+		c.close()
+		return
 	}
 	if c.wrote != nil {
 		c.wrote(b)
@@ -95,9 +101,7 @@ func (c *fakeSocket) Write(b []byte) (int, error) {
 }
 
 func (c *fakeSocket) Writev(bs [][]byte) (int, error) {
-	for _, b := range bs {
-		c.write(b)
-	}
+	c.write(bytes.Join(bs, nil))
 	return 0, nil
 }
 

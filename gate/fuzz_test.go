@@ -116,6 +116,7 @@ func FuzzSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		_, l := newFake(t, nil, never)
 		s, c := l.fakeSession()
+		c.failIn = int(seed % 4)
 		other, otherConn := l.fakeSession()
 		feed(l, s, b, seed, s.received)
 		wellFormed(t, c.out)
@@ -140,6 +141,11 @@ func FuzzWebSocket(f *testing.F) {
 		return append([]byte(upgradeRequest(webSocketPath)), frameBytes(ws.OpBinary, b, nil)...)
 	}
 	seeds(f, frame)
+	for i := range uint64(8) {
+		f.Add([]byte("GET /other HTTP/1.1\r\n\r\n"), i)
+		f.Add(append([]byte(upgradeRequest(webSocketPath)), frameBytes(ws.OpText, nil, nil)...), i)
+		f.Add(append([]byte(upgradeRequest(webSocketPath)), frameBytes(ws.OpClose, nil, nil)...), i)
+	}
 	for _, op := range []ws.OpCode{ws.OpText, ws.OpPing, ws.OpPong, ws.OpClose, ws.OpContinuation, 3, 11} {
 		b := append([]byte(upgradeRequest(webSocketPath)), frameBytes(op, []byte("\x03\xe8"), nil)...)
 		f.Add(append(b, frameBytes(ws.OpPing, []byte("x"), nil)...), uint64(op))
@@ -149,6 +155,7 @@ func FuzzWebSocket(f *testing.F) {
 		address := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		_, counted := l.gate.admit(address)
 		c := new(fakeSocket)
+		c.failIn = int(seed % 4)
 		w := &webSocket{conn: c}
 		s := newSession(l, w, overWebSocket, address)
 		s.counted, w.session, c.session = counted, s, s
@@ -156,7 +163,7 @@ func FuzzWebSocket(f *testing.F) {
 		if len(w.partial) > max(maxHTTPHeader, 14+maxControl) {
 			t.Errorf("%d bytes are held", len(w.partial))
 		}
-		if w.upgraded {
+		if w.upgraded && len(c.out) > 0 {
 			framed(t, c.out)
 		}
 		c.close()

@@ -64,7 +64,7 @@ func TestDev(t *testing.T) {
 
 	p.signal(t, syscall.SIGTERM)
 	p.ends(t, 0)
-	<-alice.Done()
+	ended(t, alice.Client, "shutting_down")
 	p = d.start(t)
 
 	again := alice.again(t, d.ws)

@@ -293,3 +293,20 @@ func refusedWith(err error, code int) bool {
 	var refusal *client.HandshakeError
 	return errors.As(err, &refusal) && refusal.Code == code
 }
+
+// ended waits until a gate has sent a client away, with a code.
+func ended(t *testing.T, c *client.Client, code string) {
+	t.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case <-c.Done():
+	case <-limit.C:
+		t.Errorf("a connection goes on, want a kick: %s", code)
+		return
+	}
+	var kick *client.KickError
+	if !errors.As(c.Err(), &kick) || kick.Code != code {
+		t.Errorf("a connection ended by %v, want a kick: %s", c.Err(), code)
+	}
+}

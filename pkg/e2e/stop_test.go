@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -94,12 +93,8 @@ func TestGateStops(t *testing.T) {
 	g.ends(t, 0)
 	t.Logf("the gate ended after %v", time.Since(begun).Round(time.Millisecond))
 	e.running.Wait() // its clients end by themselves
-	for i, c := range e.clients {
-		<-c.Done()
-		var kick *client.KickError
-		if !errors.As(c.Err(), &kick) || kick.Code != "shutting_down" {
-			t.Errorf("client %d ended by %v, want a kick: shutting_down", i, c.Err())
-		}
+	for _, c := range e.clients {
+		ended(t, c, "shutting_down")
 	}
 	other.reaches(20)
 	close(other.stop)
@@ -111,20 +106,33 @@ func TestGateStops(t *testing.T) {
 func TestWorkerStops(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	first := w.worker("echo")
+	w.auth(0)
+	first := w.worker("echo", "chat")
 	g := w.gate()
+	w.consumed("auth", 1)
 	w.consumed("echo", 1)
-	e := echo(t, 40, func(*client.Client, error) bool { return false }, g.tcp, g.ws)
+	w.consumed("chat", 1)
+	c := gather(t, 3, 12, g.tcp, g.ws)
+	e := echo(t, 20, func(*client.Client, error) bool { return false }, g.tcp, g.ws)
+	l := send(t, c, 0)
 	for range 3 {
-		second := w.worker("echo")
+		second := w.worker("echo", "chat")
 		w.consumed("echo", 2)
-		e.reaches(400)
+		w.consumed("chat", 2)
+		e.reaches(200)
+		l.reaches(50)
 		first.signal(t, syscall.SIGTERM)
 		first.ends(t, 0)
-		e.reaches(400)
+		e.reaches(200)
+		l.reaches(50)
 		first = second
 	}
 	close(e.stop)
 	e.running.Wait()
+	l.end()
+	if len(l.failed) > 0 {
+		t.Errorf("requests failed: %s", l.failures())
+	}
+	l.check(t)
 	w.stop()
 }

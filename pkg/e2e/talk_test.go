@@ -149,6 +149,7 @@ func forgetPassword(t *testing.T, p *person, code func(to string) string, elsewh
 		Account: p.account, Code: code(p.email), Password: p.password,
 	})
 	rejected(t, p, elsewhere)
+	ended(t, p.Client, "kicked")
 	nobody.refused(codes.Unauthenticated, "auth.login", &authpb.LoginRequest{Account: p.account, Password: old})
 	nobody.id, nobody.password, nobody.email = p.id, p.password, p.email
 	nobody.login()

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	_ "github.com/go-sql-driver/mysql"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -63,7 +64,7 @@ func (w *world) env() []string {
 	return []string{
 		"MINIGATE_PREFIX=" + w.topology.Prefix(), "MINIGATE_RABBITMQ=" + w.rabbitmq, "MINIGATE_REDIS=" + w.redis,
 		"MINIGATE_DATABASE=" + w.database, "MINIGATE_AUTH_ADDRESS=" + strings.Join(w.authAddresses, ","),
-		"MINIGATE_SMTP=" + os.Getenv("MINIGATE_TEST_SMTP"), "MINIGATE_SMTP_TLS=none",
+		"MINIGATE_SMTP=" + address(w.t, "SMTP"), "MINIGATE_SMTP_TLS=none",
 	}
 }
 
@@ -243,7 +244,10 @@ func newBroker(t *testing.T) *broker {
 // do is start, stop, kill or restart.
 func (b *broker) do(action string) string {
 	b.t.Helper()
-	cmd := exec.Command(address(b.t, "RABBITMQ_CTL"), "rabbit", b.dir, action)
+	// Not the test's own context, which has ended when the node is removed.
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, address(b.t, "RABBITMQ_CTL"), "rabbit", b.dir, action)
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()

@@ -55,7 +55,6 @@ type load struct {
 	clients  sync.WaitGroup
 	stop     chan struct{}
 	answered atomic.Int64
-	up       atomic.Int64 // answers since the test last looked
 
 	mu     sync.Mutex
 	sent   map[string]sent // by sender and client_id

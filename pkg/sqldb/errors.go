@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 	"modernc.org/sqlite"
@@ -18,9 +19,11 @@ const (
 	errTooManyConns      = 1040
 	errDBAccessDenied    = 1044
 	errUnknownCommand    = 1047 // a Galera node that is not in its cluster
+	errUnknownDatabase   = 1049
 	errServerShutdown    = 1053
 	errDuplicate         = 1062
 	errHostBlocked       = 1129
+	errUnknownTable      = 1146
 	errUserConns         = 1203
 	errLockWait          = 1205
 	errDeadlock          = 1213
@@ -52,10 +55,14 @@ func IsDuplicate(err error) bool {
 // UNAVAILABLE for. Whether a statement that failed so had its effect is not
 // known; a transaction has none unless it was the commit that failed.
 //
-// The end of the caller's own context is not among them.
+// What is Missing is Unavailable, too: whoever runs the installation creates it.
+// The end of the caller's own context is not.
 func Unavailable(err error) bool {
 	if err == nil {
 		return false
+	}
+	if Missing(err) {
+		return true
 	}
 	var m *mysql.MySQLError
 	if errors.As(err, &m) {
@@ -82,6 +89,22 @@ func Unavailable(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
 	return errors.As(err, &op) || errors.As(err, &dns)
+}
+
+// Missing reports whether the database, or a table in it, does not exist: Init
+// has not been run.
+func Missing(err error) bool {
+	var m *mysql.MySQLError
+	if errors.As(err, &m) {
+		return m.Number == errUnknownDatabase || m.Number == errUnknownTable
+	}
+	var s *sqlite.Error
+	if errors.As(err, &s) {
+		// SQLite has one code for this and for bad SQL; only its text tells them
+		// apart, and has done so since SQLite 3.0.
+		return s.Code() == sqlite3.SQLITE_ERROR && strings.Contains(s.Error(), "no such table: ")
+	}
+	return false
 }
 
 // Retryable reports whether a transaction lost against another one and can be

@@ -99,6 +99,26 @@ func (db *DB) PingContext(ctx context.Context) error {
 	return db.read.PingContext(ctx)
 }
 
+// Ready reports with nil that the database answers and has these tables. Where
+// they do not exist, Missing recognizes the error.
+func Ready(ctx context.Context, db *DB, tables ...string) error {
+	if err := db.PingContext(ctx); err != nil {
+		return fmt.Errorf("ask the database: %w", err)
+	}
+	for _, table := range tables {
+		// No row is looked at: that the statement can be prepared is the answer.
+		rows, err := db.QueryContext(ctx, "SELECT 1 FROM "+table+" WHERE 1 = 0")
+		if err == nil {
+			rows.Next() // SQLite's driver may put errors off until here
+			err = errors.Join(rows.Err(), rows.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("look for table %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
 // Stats are those of the pool for queries; with MySQL there is no other.
 func (db *DB) Stats() sql.DBStats { return db.read.Stats() }
 

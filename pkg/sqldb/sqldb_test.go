@@ -317,6 +317,39 @@ func TestUnavailableWhileAsking(t *testing.T) {
 	}
 }
 
+// Before Init there may be no database, no table, or some tables only.
+func TestReady(t *testing.T) {
+	for kind, address := range map[string]string{"mysql": sqldbtest.MySQLAddress(t), "sqlite": sqldbtest.SQLiteAddress(t)} {
+		t.Run(kind, func(t *testing.T) {
+			db := sqldbtest.Open(t, address)
+			missing := func(when, table string) {
+				t.Helper()
+				err := sqldb.Ready(t.Context(), db, table)
+				if !sqldb.Missing(err) || !sqldb.Unavailable(err) {
+					t.Errorf("%s: %v, want an error that says what is missing and is unavailable", when, err)
+				}
+				if _, err := db.ExecContext(t.Context(), "DELETE FROM "+table); !sqldb.Missing(err) || !sqldb.Unavailable(err) {
+					t.Errorf("%s, a statement: %v, want unavailable", when, err)
+				}
+			}
+			missing("before Init", "users")
+			if err := sqldb.Init(t.Context(), db, "CREATE TABLE conversations (id BIGINT NOT NULL PRIMARY KEY);"); err != nil {
+				t.Fatal(err)
+			}
+			missing("with one table", "messages")
+			if err := sqldb.Init(t.Context(), db, sqldbtest.Schema(t)); err != nil {
+				t.Fatal(err)
+			}
+			if err := sqldb.Ready(t.Context(), db, "users", "conversations", "messages"); err != nil {
+				t.Errorf("with all tables: %v", err)
+			}
+			if _, err := db.ExecContext(t.Context(), "DELETE FROM users WHERE nonsense = 1"); err == nil || sqldb.Missing(err) || sqldb.Unavailable(err) {
+				t.Errorf("a column that does not exist: %v, want an error that is neither", err)
+			}
+		})
+	}
+}
+
 func TestBadAddresses(t *testing.T) {
 	for _, address := range []string{
 		"", "nonsense", "sqlite:", "sqlite::memory:", "postgres://u:hunter2@h/d",

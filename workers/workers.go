@@ -85,7 +85,7 @@ func (p *Process) startAuth() error {
 	}
 	listener, err := net.Listen("tcp", p.AuthGRPC)
 	if err != nil {
-		return fmt.Errorf("auth: listen for gRPC: %w", err)
+		return fmt.Errorf("auth: listen for gRPC (--auth-grpc): %w", err)
 	}
 	w := worker.New("auth", p.Worker)
 	s.Register(w)
@@ -100,20 +100,19 @@ func (p *Process) startAuth() error {
 		s.RegisterGRPC(server)
 		return serve(ctx, server, listener)
 	})
-	p.Parts.Start("auth", w.Run)
+	p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
 	return nil
 }
 
 func (p *Process) startChat() error {
 	w := worker.New("chat", p.Worker)
-	s, err := chat.New(chat.Config{
-		DB: p.DB, IDs: p.IDs, Users: p.Users, Push: chat.PushBy(w), Log: p.Log.WithField("service", "chat"),
-	})
+	log := p.Log.WithField("service", "chat")
+	s, err := chat.New(chat.Config{DB: p.DB, IDs: p.IDs, Users: p.Users, Push: chat.PushBy(w), Log: log})
 	if err != nil {
 		return err
 	}
 	s.Register(w)
-	p.Parts.Start("chat", w.Run)
+	p.Parts.Start("chat", whenReady(p.DB, log, w.Run, "conversations", "messages"))
 	return nil
 }
 
@@ -125,6 +124,11 @@ func (p *Process) startEmail() error {
 		return err
 	}
 	s.Register(p.Events)
+	how := "mails are printed: no mail server is named"
+	if cfg.SMTP.Address != "" {
+		how = "mails are sent by SMTP through " + cfg.SMTP.Address
+	}
+	cfg.Log.Info(how)
 	return nil
 }
 

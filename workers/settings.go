@@ -1,0 +1,33 @@
+package workers
+
+import (
+	"time"
+
+	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/workers/email"
+)
+
+// WorkerSettings declares the settings of every worker.
+func (p *Process) WorkerSettings(s settings.Set) {
+	s.Int(&p.Worker.Concurrency, "worker-concurrency", 256, 1, 65536, "handlers of a worker that run at once")
+	s.Int(&p.Worker.Prefetch, "worker-prefetch", 64, 1, 65535, "envelopes that a worker takes at once")
+	s.Duration(&p.Worker.DrainTimeout, "worker-drain", 10*time.Second, time.Second, 10*time.Minute, "how long a worker may finish what it has taken")
+}
+
+// AuthSettings declares the settings of the auth worker.
+func (p *Process) AuthSettings(s settings.Set) {
+	s.Address(&p.AuthGRPC, "auth-grpc", "127.0.0.1:7102", false, "where the auth worker is called by gRPC")
+	s.Duration(&p.Auth.TokenLife, "token-life", 30*24*time.Hour, time.Minute, 10*365*24*time.Hour, "how long a login lasts")
+	s.Duration(&p.Auth.CodeLife, "code-life", 15*time.Minute, time.Minute, 24*time.Hour, "how long a mailed code is good for")
+}
+
+// EmailSettings declares the settings of the email worker.
+func (p *Process) EmailSettings(s settings.Set) {
+	smtp := &p.Email.SMTP
+	s.Address(&smtp.Address, "smtp", "", true, "mail server; nothing prints the mails instead")
+	s.Text((*string)(&smtp.TLS), "smtp-tls", string(email.StartTLS), "encryption to the mail server",
+		string(email.StartTLS), string(email.Opportunistic), string(email.Implicit), string(email.NoTLS))
+	s.Text(&smtp.Username, "smtp-username", "", "login at the mail server, if it wants one")
+	s.Secret(&smtp.Password, "smtp-password", "", "password at the mail server")
+	s.Text(&p.Email.From, "mail-from", "minigate <no-reply@localhost>", "sender of the mails")
+}

@@ -27,11 +27,13 @@ import (
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/authrpc"
+	"github.com/motto123/minigate/pkg/bench"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/bus/mem"
 	"github.com/motto123/minigate/pkg/bus/rabbit"
 	"github.com/motto123/minigate/pkg/client"
 	"github.com/motto123/minigate/pkg/events"
+	"github.com/motto123/minigate/pkg/load"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
@@ -77,6 +79,8 @@ type options struct {
 	server, token, account, password          string
 	timeout                                   time.Duration
 	chat                                      terminal.Config
+	load                                      load.Command
+	bench                                     bench.Command
 }
 
 func newRoot() *cobra.Command {
@@ -111,6 +115,9 @@ func newRoot() *cobra.Command {
 				return terminal.Run(ctx, o.chat)
 			}, o.clientFlags, o.chatFlags),
 		databaseCommand(o),
+		command("load", "Drive a gate with many connections, and say how it answers", cobra.NoArgs, o.load.Run, o.load.Settings),
+		command("bench", "Measure this machine: RabbitMQ and the event loop alone, and the whole path", cobra.NoArgs, o.bench.Run, o.bench.Settings),
+		bench.ServeCommand(newRoot),
 		command("version", "Print the version", cobra.NoArgs, func(context.Context, []string) error {
 			fmt.Println("minigate", buildVersion(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 			return nil

@@ -17,15 +17,15 @@ type Command struct {
 	JSON bool
 }
 
-// Flags declares the settings of the command.
-func (c *Command) Flags(s settings.Set) {
-	c.Config.Flags(s)
+// Settings declares the settings of the command.
+func (c *Command) Settings(s settings.Set) {
+	c.Config.Settings(s)
 	s.Bool(&c.JSON, "json", false, "print the result as JSON")
 }
 
 // Run runs the load and prints its result; progress goes to the error output. It
 // returns an error also for what a correct gate would not have done.
-func (c *Command) Run(ctx context.Context) error {
+func (c *Command) Run(ctx context.Context, _ []string) error {
 	cfg := c.Config
 	cfg.Progress, cfg.Terminal = os.Stderr, term.IsTerminal(int(os.Stderr.Fd()))
 	l, err := New(cfg)

@@ -47,6 +47,8 @@ type Config struct {
 	// Requests is how many each connection sends before it only sends heartbeats;
 	// 0 is no limit.
 	Requests int
+	// Stay holds the connections until the end also when all have sent theirs.
+	Stay bool
 
 	Route   string // echo.echo
 	Payload int    // bytes; must come back as they were sent; -1 is none; 200
@@ -76,8 +78,8 @@ const (
 	maxPayload = 1<<20 - 600
 )
 
-// Flags declares the settings of a command.
-func (c *Config) Flags(s settings.Set) {
+// Settings declares the settings of a command.
+func (c *Config) Settings(s settings.Set) {
 	c.Gates = []string{"ws://127.0.0.1:7080/ws"}
 	s.Var(&gateList{&c.Gates, false}, "gate", "gates to connect to, with commas between (ws://HOST:PORT/ws or tcp://HOST:PORT)")
 	s.Bool(&c.Anywhere, "anywhere", false, "allow gates that are not on this machine")
@@ -90,6 +92,7 @@ func (c *Config) Flags(s settings.Set) {
 	s.Int(&c.Rate, "rate", 0, 0, 10_000_000, "requests a second in all, whatever comes back; 0 waits for answers")
 	s.Duration(&c.Think, "think", 0, 0, time.Hour, "how long a connection waits before its next request")
 	s.Int(&c.Requests, "requests", 0, 0, 1_000_000_000, "requests of a connection; 0 is no limit")
+	s.Bool(&c.Stay, "stay", false, "hold the connections until the end also when all have sent their requests")
 	s.Text(&c.Route, "route", "echo.echo", "route of the requests")
 	s.Bytes(&c.Payload, "payload", 200, 1, maxPayload, "what a request holds, and what its answer must hold too")
 	s.Text(&c.Body, "body", "", "JSON to send instead; any answer will do")

@@ -55,11 +55,11 @@ func TestOnlyThisMachine(t *testing.T) {
 	}
 }
 
-func TestFlags(t *testing.T) {
+func TestSettings(t *testing.T) {
 	var c Command
 	fs := pflag.NewFlagSet("load", pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	c.Flags(settings.Set{FlagSet: fs})
+	c.Settings(settings.Set{FlagSet: fs})
 	if _, err := New(c.Config); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
 	}

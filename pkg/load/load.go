@@ -303,8 +303,12 @@ func (r *run) interval(now time.Time) error {
 	return err
 }
 
-// exhausted reports whether there is nobody left who sends.
+// exhausted reports whether there is nobody left who sends, and nothing else to
+// stay for.
 func (r *run) exhausted() bool {
+	if r.cfg.Stay && r.Open() > 0 {
+		return false
+	}
 	return r.sum(func(c *counts) *atomic.Int64 { return &c.senders }) == 0
 }
 

@@ -65,16 +65,16 @@ func (f *form) key(key tea.KeyMsg) (who credentials, done bool, cmd tea.Cmd) {
 	if f.busy {
 		return who, false, nil
 	}
-	switch key.String() {
-	case "tab", "down":
+	switch pressed(key) {
+	case press{key: tea.KeyTab}, press{key: tea.KeyDown}:
 		f.move(1)
-	case "shift+tab", "up":
+	case press{key: tea.KeyShiftTab}, press{key: tea.KeyUp}:
 		f.move(-1)
-	case "ctrl+r":
+	case press{key: tea.KeyCtrlR}:
 		f.register, f.err = !f.register, nil
 		f.focus = min(f.focus, password)
 		f.move(0)
-	case "enter":
+	case press{key: tea.KeyEnter}:
 		if f.focus < len(f.shown())-1 && f.missing() >= 0 {
 			f.move(1)
 			break
@@ -95,11 +95,7 @@ func (f *form) key(key tea.KeyMsg) (who credentials, done bool, cmd tea.Cmd) {
 	return who, false, textinput.Blink
 }
 
-func (f *form) update(msg tea.Msg) tea.Cmd {
-	var cmd tea.Cmd
-	f.fields[f.focus].input, cmd = f.fields[f.focus].input.Update(msg)
-	return cmd
-}
+func (f *form) update(msg tea.Msg) tea.Cmd { return pass(&f.fields[f.focus].input, msg) }
 
 func (f *form) value(i int) string { return strings.TrimSpace(f.fields[i].input.Value()) }
 

@@ -97,12 +97,10 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case connecting, online, offline, needLogin, came, sent, found, history, verified:
 		return s, s.happened(ev)
 	}
-	var cmd tea.Cmd
 	if s.form != nil {
 		return s, s.form.update(msg)
 	}
-	s.input, cmd = s.input.Update(msg)
-	return s, cmd
+	return s, pass(&s.input, msg)
 }
 
 func again() tea.Cmd {
@@ -146,35 +144,33 @@ func (s *screen) fill(key tea.KeyMsg) tea.Cmd {
 
 func (s *screen) key(key tea.KeyMsg) tea.Cmd {
 	half := max(s.bodyHeight()/2, 1)
-	switch key.String() {
-	case "enter":
+	switch pressed(key) {
+	case press{key: tea.KeyEnter}:
 		text := s.input.Value()
 		s.input.Reset()
 		s.scroll = 0
 		if s.typed(text) {
 			return tea.Quit
 		}
-	case "tab", "ctrl+n", "alt+down":
+	case press{key: tea.KeyTab}, press{key: tea.KeyCtrlN}, press{key: tea.KeyDown, alt: true}:
 		s.scroll = 0
 		s.turn(1)
-	case "shift+tab", "ctrl+p", "alt+up":
+	case press{key: tea.KeyShiftTab}, press{key: tea.KeyCtrlP}, press{key: tea.KeyUp, alt: true}:
 		s.scroll = 0
 		s.turn(-1)
-	case "pgup":
+	case press{key: tea.KeyPgUp}:
 		s.scroll += half
-	case "pgdown":
+	case press{key: tea.KeyPgDown}:
 		s.scroll -= half
-	case "up":
+	case press{key: tea.KeyUp}:
 		s.scroll++
-	case "down":
+	case press{key: tea.KeyDown}:
 		s.scroll--
-	case "esc":
+	case press{key: tea.KeyEsc}:
 		s.scroll = 0
 		s.notice = ""
 	default:
-		var cmd tea.Cmd
-		s.input, cmd = s.input.Update(key)
-		return cmd
+		return pass(&s.input, key)
 	}
 	s.settle()
 	return nil

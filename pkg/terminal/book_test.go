@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
+	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/x/ansi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -68,7 +70,7 @@ func TestBookBounds(t *testing.T) {
 
 func TestNoteToSelf(t *testing.T) {
 	b := &book{me: &authpb.User{Id: 1}}
-	p := b.named(&authpb.User{Id: 1, Nickname: "Alice"})
+	p := b.named(&authpb.User{Id: 1, Account: "alice", Nickname: "Alice"})
 	b.writes(p, "id", "milk")
 	b.came(&chatpb.Message{Sender: 1, Number: 1, ClientId: "id", Text: "milk"}) // the push comes before the answer
 	b.sent(1, "id", "milk", &chatpb.SendResponse{Number: 1}, nil)
@@ -89,6 +91,16 @@ func TestWrap(t *testing.T) {
 		{"a\n\nb\n", 9, []string{"a", "", "b"}},
 		{"", 9, []string{""}},
 		{"🐙🐙🐙", 5, []string{"🐙🐙", "🐙"}},
+		{"1234567 -x and", 7, []string{"1234567", "-x and"}},
+		{"1234567 --", 7, []string{"1234567", "--"}},
+		{"say --account", 10, []string{"say", "--account"}},
+		{"well-known ill-known", 14, []string{"well-known", "ill-known"}},
+		{"  indented  text", 10, []string{"  indented", "text"}},
+		{"    1234567", 7, []string{"1234567"}},
+		{"a          b   ", 7, []string{"a", "b"}},
+		{"go abcdefghij k", 6, []string{"go abc", "defghi", "j k"}},
+		{"123456 abcdefgh", 7, []string{"123456", "abcdefg", "h"}},
+		{"世界 世界", 5, []string{"世界", "世界"}},
 	} {
 		got := wrap(test.text, test.columns)
 		if !slices.Equal(got, test.want) {
@@ -101,6 +113,29 @@ func TestWrap(t *testing.T) {
 				t.Errorf("%q has more than %d columns", l, w)
 			}
 		}
+	}
+}
+
+// TestNames: a nickname does not pass for an account.
+func TestNames(t *testing.T) {
+	for _, test := range []struct{ account, nickname, want string }{
+		{"bob", "", "bob"},
+		{"bob", "  ", "bob"},
+		{"bob", "Bob", "Bob"},
+		{"bob", "alice", "bob (alice)"},
+		{"bob", "alice (@alice)\nmore", "bob (alice (@alice))"},
+		{"bos", "boſ", "bos (boſ)"},
+	} {
+		if got := name(&authpb.User{Account: test.account, Nickname: test.nickname}); got != test.want {
+			t.Errorf("%q with nickname %q is shown as %q, want %q", test.account, test.nickname, got, test.want)
+		}
+	}
+	s := onScreen()
+	s.hears(2, 1, "lend me money")
+	s.Update(found{id: 2, user: &authpb.User{Id: 2, Account: "bob", Nickname: "alice" + strings.Repeat("_", 40)}})
+	s.Update(tea.KeyMsg{Type: tea.KeyTab})
+	if n := strings.Count(ansi.Strip(s.View()), "bob (alice"); n < 3 {
+		t.Errorf("the account is shown %d times, want it in the list, above the conversation and at the message:\n%s", n, s.View())
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *screen) hears(from, number int64, text string) {
 // more rows than it has.
 func TestFits(t *testing.T) {
 	s := onScreen()
-	s.Update(found{user: &authpb.User{Id: 2, Nickname: "真夏の夜の夢は長い名前ですよね"}})
+	s.Update(found{user: &authpb.User{Id: 2, Account: "summer", Nickname: "真夏の夜の夢は長い名前ですよね"}})
 	for i, text := range []string{
 		"short", strings.Repeat("word ", 60), strings.Repeat("中文", 80), strings.Repeat("x", 500),
 		"🐙 👩‍👩‍👧‍👦 🇩🇪\nlines\n\n\tof it\x1b[2J\u202eright", strings.Repeat("🐙", 100), "",

@@ -32,31 +32,76 @@ func clean(s string) string {
 	}, s)
 }
 
-// wrap breaks a text into lines of at most that many columns, between words
-// where that is possible. Wide characters count two.
+// wrap breaks a text into lines of at most that many columns: at spaces, and
+// within a word only where it is longer than a line. Wide characters count two.
 func wrap(s string, columns int) []string {
 	columns = max(columns, 2) // a wide character must fit
 	var lines []string
-	for _, l := range strings.Split(ansi.Wrap(strings.TrimRight(clean(s), "\n"), columns, " "), "\n") {
-		for ansi.StringWidth(l) > columns { // what Wrap left whole
-			head := ansi.Truncate(l, columns, "")
-			if head == "" {
-				break
-			}
-			lines = append(lines, head)
-			l = strings.TrimPrefix(l, head)
-		}
-		lines = append(lines, strings.TrimRight(l, " "))
+	for _, l := range strings.Split(strings.TrimRight(clean(s), "\n"), "\n") {
+		lines = append(lines, wrapLine(strings.TrimRight(l, " "), columns)...)
 	}
 	return lines
 }
 
-// name is what a user is called, on one row.
-func name(u *authpb.User) string {
-	if n := firstRow(clean(u.GetNickname())); n != "" {
-		return n
+func wrapLine(text string, columns int) (lines []string) {
+	line, used := "", 0
+	for text != "" {
+		word := strings.TrimLeft(text, " ")
+		gap := text[:len(text)-len(word)]
+		word, text = cutWord(word)
+		switch wide := ansi.StringWidth(word); {
+		case used+len(gap)+wide <= columns:
+			line += gap + word
+			used = ansi.StringWidth(line)
+			continue
+		case wide > columns && used+len(gap) < columns: // it fills up the line
+			line, used = line+gap, used+len(gap)
+		case line != "":
+			lines, line, used = append(lines, line), "", 0
+		}
+		for word != "" {
+			cluster, wide := ansi.FirstGraphemeCluster(word, ansi.GraphemeWidth)
+			if used+wide > columns {
+				lines, line, used = append(lines, strings.TrimRight(line, " ")), "", 0
+			}
+			line, used = line+cluster, used+wide
+			word = word[len(cluster):]
+		}
 	}
-	return u.GetAccount()
+	return append(lines, line)
+}
+
+// cutWord cuts s before its first space.
+func cutWord(s string) (word, rest string) {
+	if i := strings.IndexByte(s, ' '); i >= 0 {
+		return s[:i], s[i:]
+	}
+	return s, ""
+}
+
+// name is what a user is called, on one row. Anybody may take any nickname, so
+// it begins with the account, where the two differ in more than case: that is
+// what /to takes, it can have neither space nor bracket, and it is left where
+// the end is cut off.
+func name(u *authpb.User) string {
+	account, nickname := u.GetAccount(), strings.TrimSpace(firstRow(clean(u.GetNickname())))
+	switch {
+	case nickname == "":
+		return account
+	case lower(nickname) == lower(account):
+		return nickname
+	}
+	return account + " (" + nickname + ")"
+}
+
+// lower folds ASCII alone: other letters that fold to these look different.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // firstRow is what stands before the first newline.

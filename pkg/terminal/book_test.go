@@ -146,8 +146,8 @@ func TestExplain(t *testing.T) {
 		"the gate is silent":         client.ErrSilent,
 		"kicked: draining":           &client.KickError{Code: "draining"},
 		"the text is too long":       status.Error(codes.InvalidArgument, "the text is too long"),
-		"email is no e-mail address": &client.Error{Violations: []client.Violation{{Field: "email", Rule: "email"}}},
-		"a has less than 8 characters, b is missing": &client.Error{Message: "2 fields", Violations: []client.Violation{
+		"email: is not an e-mail address": &client.Error{Violations: []client.Violation{{Field: "email", Rule: "email"}}},
+		"a: at least 8 characters; b: is missing": &client.Error{Message: "2 fields", Violations: []client.Violation{
 			{Field: "a", Rule: "min=8"}, {Field: "b", Rule: "required"}}},
 	} {
 		if got := explain(err); got != want {

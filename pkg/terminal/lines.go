@@ -122,6 +122,10 @@ func (l *lines) print() {
 		l.line("! " + l.notice)
 		l.notice = ""
 	}
+	if l.helping {
+		l.line("! " + strings.Join(help(), "\n    "))
+		l.helping = false
+	}
 	for _, p := range l.peers {
 		if !p.known || p == l.open && !p.loaded {
 			continue

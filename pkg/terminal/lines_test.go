@@ -125,6 +125,9 @@ func TestTwoTalk(t *testing.T) {
 	alice.wait(t, "! your e-mail address is verified\n")
 	alice.types(t, "/nothing")
 	alice.wait(t, "! /nothing: ")
+	alice.types(t, "/help")
+	alice.wait(t, "! /to NAME ")
+	alice.wait(t, "\n    //TEXT ")
 	alice.types(t, "/quit")
 	if err := alice.end(t); err != nil {
 		t.Errorf("after /quit: %v", err)

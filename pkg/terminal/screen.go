@@ -153,10 +153,10 @@ func (s *screen) key(key tea.KeyMsg) tea.Cmd {
 			return tea.Quit
 		}
 	case press{key: tea.KeyTab}, press{key: tea.KeyCtrlN}, press{key: tea.KeyDown, alt: true}:
-		s.scroll = 0
+		s.scroll, s.helping = 0, false
 		s.turn(1)
 	case press{key: tea.KeyShiftTab}, press{key: tea.KeyCtrlP}, press{key: tea.KeyUp, alt: true}:
-		s.scroll = 0
+		s.scroll, s.helping = 0, false
 		s.turn(-1)
 	case press{key: tea.KeyPgUp}:
 		s.scroll += half
@@ -168,7 +168,7 @@ func (s *screen) key(key tea.KeyMsg) tea.Cmd {
 		s.scroll--
 	case press{key: tea.KeyEsc}:
 		s.scroll = 0
-		s.notice = ""
+		s.notice, s.helping = "", false
 	default:
 		return pass(&s.input, key)
 	}

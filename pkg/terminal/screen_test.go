@@ -190,6 +190,41 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestHelp: all of it is to be read on a small screen, and goes away again.
+func TestHelp(t *testing.T) {
+	s := onScreen()
+	s.hears(2, 1, "what was said")
+	s.Update(tea.KeyMsg{Type: tea.KeyTab})
+	closing := []func(){
+		func() { s.Update(tea.KeyMsg{Type: tea.KeyEsc}) },
+		func() { s.Update(tea.KeyMsg{Type: tea.KeyTab}) },
+		func() { s.typed("/to") },
+	}
+	for i, leave := range closing {
+		s.typed("/help")
+		s.settle()
+		for _, row := range append(help(), keys()...) {
+			if !strings.Contains(ansi.Strip(s.View()), row) {
+				t.Errorf("%q is not shown:\n%s", row, s.View())
+			}
+		}
+		if leave(); !strings.Contains(s.View(), "what was said") {
+			t.Errorf("the help does not go away (%d):\n%s", i, s.View())
+		}
+	}
+	if !strings.Contains(s.View(), "/to: want a name") {
+		t.Errorf("/to without a name:\n%s", s.View())
+	}
+}
+
+// TestNothingOpen: whoever comes back is told how to get at what was said.
+func TestNothingOpen(t *testing.T) {
+	view := ansi.Strip(onScreen().View())
+	if !strings.Contains(view, "/to NAME") || !strings.Contains(view, "what was said before") {
+		t.Errorf("got:\n%s", view)
+	}
+}
+
 // TestWaitsForSomebody: two that are started one after the other with accounts
 // that are only being made find each other.
 func TestWaitsForSomebody(t *testing.T) {

@@ -29,6 +29,7 @@ type talk struct {
 	pending int       // messages that are not answered
 	notice  string    // for the status line
 	bad     bool      // the notice is about something that failed
+	helping bool      // the help is to be shown
 	version int       // counts changes of what is shown
 }
 
@@ -189,12 +190,21 @@ func (t *talk) read(ev history) {
 	}
 }
 
-const help = "/to NAME writes to somebody · /verify CODE proves your e-mail address · /quit · // begins a text with a slash"
+// help says what can be typed, one a row.
+func help() []string {
+	return []string{
+		"/to NAME      writes to somebody; NAME is an account",
+		"/verify CODE  proves your e-mail address",
+		"/help         shows this",
+		"/quit         ends the chat",
+		"//TEXT        says /TEXT",
+	}
+}
 
 // typed takes a line; quit says that it was the last.
 func (t *talk) typed(text string) (quit bool) {
 	t.version++
-	t.notice, t.bad = "", false
+	t.notice, t.bad, t.helping = "", false, false
 	if strings.HasPrefix(text, "//") {
 		t.write(text[1:])
 		return false
@@ -209,14 +219,18 @@ func (t *talk) typed(text string) (quit bool) {
 	case command == "/quit" || command == "/q":
 		return true
 	case command == "/help":
-		t.say(help)
-	case command == "/to" && argument != "":
+		t.helping = true
+	case argument == "" && command == "/to":
+		t.fail("/to: want a name, as in /to bob")
+	case argument == "" && command == "/verify":
+		t.fail("/verify: want the code from the e-mail")
+	case command == "/to":
 		t.wanted, t.patient = strings.TrimPrefix(argument, "@"), false
 		t.link.find(t.wanted)
-	case command == "/verify" && argument != "":
+	case command == "/verify":
 		t.link.verify(argument)
 	default:
-		t.fail("%s: %s", command, help)
+		t.fail("%s: there is no such command; see /help", command)
 	}
 	return false
 }

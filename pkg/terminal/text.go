@@ -11,7 +11,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/pkg/failure"
 	"github.com/motto123/minigate/proto/authpb"
+	"github.com/motto123/minigate/proto/commonpb"
 )
 
 // clean takes out of a text what would do something to a terminal instead of
@@ -124,13 +126,12 @@ func explain(err error) string {
 	var typed *client.Error
 	if errors.As(err, &typed) {
 		text := typed.Message
-		for i, v := range typed.Violations {
-			if i == 0 {
-				text = ""
-			} else {
-				text += ", "
+		if broken := typed.Violations; len(broken) > 0 {
+			rules := make([]*commonpb.Violation, len(broken))
+			for i, v := range broken {
+				rules[i] = &commonpb.Violation{Field: v.Field, Rule: v.Rule}
 			}
-			text += rule(v)
+			text = failure.Words(rules)
 		}
 		if text != "" {
 			return clean(text)
@@ -144,24 +145,4 @@ func explain(err error) string {
 		return system.Error()
 	}
 	return clean(strings.TrimPrefix(err.Error(), "client: "))
-}
-
-// rule says in words which rule a field broke.
-func rule(v client.Violation) string {
-	name, value, _ := strings.Cut(v.Rule, "=")
-	switch name {
-	case "required":
-		return v.Field + " is missing"
-	case "email":
-		return v.Field + " is no e-mail address"
-	case "min":
-		return v.Field + " has less than " + value + " characters"
-	case "max":
-		return v.Field + " has more than " + value + " characters"
-	case "maxbytes":
-		return v.Field + " has more than " + value + " bytes"
-	case "account":
-		return v.Field + " has other characters than letters, digits, '.', '_' and '-'"
-	}
-	return v.Field + " breaks the rule " + v.Rule
 }

@@ -124,17 +124,19 @@ func (s *screen) sideRows() []string {
 }
 
 func (s *screen) paneRows() []string {
+	if s.helping {
+		return s.helpRows()
+	}
 	if s.open == nil {
-		first := "Nobody is here yet"
+		first := "No conversation is open"
 		if len(s.peers) > 0 {
 			first = "tab shows who wrote"
 		}
-		return []string{
-			s.look.bold.Render(first), "",
-			s.look.dim.Render("/to NAME      writes to somebody"),
-			s.look.dim.Render("/verify CODE  proves your e-mail address"),
-			s.look.dim.Render("/help         says what else there is"),
+		rows := []string{s.look.bold.Render(first), ""}
+		for _, l := range wrap("What was said before is still there: /to NAME shows it, and writes to somebody. /help says what else there is.", s.paneWidth()) {
+			rows = append(rows, s.look.dim.Render(l))
 		}
+		return rows
 	}
 	height := s.bodyHeight()
 	rows := []string{fit(s.look.bold.Render(s.open.name), s.paneWidth())}
@@ -149,6 +151,27 @@ func (s *screen) paneRows() []string {
 	start := max(0, end-height)
 	rows = append(rows, make([]string, max(0, height-(end-start)))...)
 	return append(rows, s.page.rows[start:end]...)
+}
+
+// keys are what helps on a screen alone.
+func keys() []string {
+	return []string{
+		"",
+		"tab, shift+tab   the next, the previous conversation",
+		"↑ ↓ pgup pgdown  what was said before, and back",
+		"esc              to the end; closes this",
+		"ctrl+c           ends the chat",
+	}
+}
+
+func (s *screen) helpRows() []string {
+	rows := []string{s.look.bold.Render("Help"), ""}
+	for _, text := range append(help(), keys()...) {
+		for _, l := range wrap(text, s.paneWidth()) {
+			rows = append(rows, s.look.dim.Render(l))
+		}
+	}
+	return rows
 }
 
 // status is the last row.

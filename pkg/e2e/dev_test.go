@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,7 +57,7 @@ func TestDev(t *testing.T) {
 	talk(t, alice, bob, all)
 
 	// A second one finds its ports taken, and says so.
-	said := command(t, nil, 1, d.args...)
+	said := command(t, nil, 1, append(slices.Clone(d.args), "--data", t.TempDir())...)
 	if !strings.Contains(said, "address already in use") || !regexp.MustCompile(`127\.0\.0\.1:\d+`).MatchString(said) {
 		t.Errorf("a second dev says:\n%s", said)
 	}

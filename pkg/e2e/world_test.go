@@ -202,12 +202,13 @@ func forgetBroker(t *testing.T, topology bus.Topology) {
 	}
 }
 
-// freePort returns an address that nothing listens on. Its port is below those
-// that the kernel gives to clients, so that it stays free until it is used.
+// freePort returns an address that nothing listens on. Its port is above those of
+// deploy/services.sh, whose brokers come back to theirs, and below those that the
+// kernel gives to clients, so that it stays free until it is used.
 func freePort(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		a := fmt.Sprintf("127.0.0.1:%d", 10240+rand.IntN(20000))
+	for range 10_000 {
+		a := fmt.Sprintf("127.0.0.1:%d", 31744+rand.IntN(1024))
 		l, err := net.Listen("tcp", a)
 		if err != nil {
 			continue

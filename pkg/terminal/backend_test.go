@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/motto123/minigate/pkg/client"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
 )
@@ -81,6 +82,8 @@ func (b *backend) dial(_ context.Context, token string, message func(*chatpb.Mes
 	if account, ok := strings.CutPrefix(token, "token of "); ok {
 		c.first = b.id(account)
 		c.user = c.first
+	} else if token != "" {
+		return nil, fmt.Errorf("client: handshake: %w", &client.HandshakeError{Code: 401})
 	}
 	b.conns[c] = true
 	return c, nil

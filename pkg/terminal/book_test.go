@@ -142,10 +142,10 @@ func TestNames(t *testing.T) {
 func TestExplain(t *testing.T) {
 	_, refused := net.Dial("tcp", "127.0.0.1:1")
 	for want, err := range map[string]error{
-		"connection refused":         fmt.Errorf("client: connect: %w", refused),
-		"the gate is silent":         client.ErrSilent,
-		"kicked: draining":           &client.KickError{Code: "draining"},
-		"the text is too long":       status.Error(codes.InvalidArgument, "the text is too long"),
+		"connection refused":              fmt.Errorf("client: connect: %w", refused),
+		"the gate is silent":              client.ErrSilent,
+		"kicked: draining":                &client.KickError{Code: "draining"},
+		"the text is too long":            status.Error(codes.InvalidArgument, "the text is too long"),
 		"email: is not an e-mail address": &client.Error{Violations: []client.Violation{{Field: "email", Rule: "email"}}},
 		"a: at least 8 characters; b: is missing": &client.Error{Message: "2 fields", Violations: []client.Violation{
 			{Field: "a", Rule: "min=8"}, {Field: "b", Rule: "required"}}},

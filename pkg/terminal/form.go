@@ -129,7 +129,11 @@ func (f *form) move(n int) {
 	}
 }
 
-func (f *form) view(k *look, gate string, width, height int) string {
+// formWidth is how many columns a text in the form has.
+const formWidth = 42
+
+// view draws the form; trouble is why there is no connection, if there is none.
+func (f *form) view(k *look, gate string, trouble []string, width, height int) string {
 	title, other := "Log in", "ctrl+r  make an account"
 	if f.register {
 		title, other = "Make an account", "ctrl+r  log in"
@@ -147,10 +151,12 @@ func (f *form) view(k *look, gate string, width, height int) string {
 	}
 	rows = append(rows, "")
 	switch {
+	case trouble != nil:
+		rows = append(rows, trouble...)
 	case f.busy:
 		rows = append(rows, k.dim.Render("one moment …"))
 	case f.err != nil:
-		for _, l := range wrap(explain(f.err), 42) {
+		for _, l := range wrap(explain(f.err), formWidth) {
 			rows = append(rows, k.bad.Render(l))
 		}
 	default:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -195,7 +196,12 @@ func TestNotLoggedIn(t *testing.T) {
 		cfg  Config
 		want func(error) bool
 	}{
-		"no password":    {Config{Account: "alice"}, func(err error) bool { return errors.Is(err, ErrLogin) }},
+		"no password": {Config{Account: "alice"}, func(err error) bool { return errors.Is(err, ErrLogin) }},
+		"no account":  {Config{}, func(err error) bool { return errors.Is(err, ErrLogin) }},
+		"bad token":   {Config{Token: "bogus"}, func(err error) bool { return errors.Is(err, errToken) }},
+		"bad token, good password": {Config{Token: "bogus", Account: "alice", Password: "password"}, func(err error) bool {
+			return err == nil
+		}},
 		"wrong password": {Config{Account: "alice", Password: "wrong"}, func(err error) bool { return status.Code(err) == codes.Unauthenticated }},
 		"taken account": {Config{Account: "alice", Password: "wrong", Register: true}, func(err error) bool {
 			return status.Code(err) == codes.AlreadyExists
@@ -211,6 +217,24 @@ func TestNotLoggedIn(t *testing.T) {
 		test.cfg.In, test.cfg.Out = strings.NewReader(""), newOutput()
 		if err := Run(t.Context(), test.cfg); !test.want(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestGateAddress: what can never connect ends the chat before it starts.
+func TestGateAddress(t *testing.T) {
+	for _, address := range []string{
+		"", "foo", "127.0.0.1:7080", "localhost:7080", "http://127.0.0.1:7080", "ws://", "ws:///ws", "tcp://127.0.0.1",
+		"tcp://:7001", "tcp://127.0.0.1:99999", "ws://127.0.0.1:x/ws",
+	} {
+		err := Run(t.Context(), Config{Gate: address, Token: "token", In: strings.NewReader(""), Out: newOutput()})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", address)) || !strings.Contains(err.Error(), "want ws://") {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	for _, address := range []string{"ws://localhost/ws", "wss://example.org/ws", "ws://[::1]:7080/ws", "tcp://127.0.0.1:7001"} {
+		if err := checkGate(address); err != nil {
+			t.Error(err)
 		}
 	}
 }

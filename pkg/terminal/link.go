@@ -30,6 +30,16 @@ var errFull = errors.New("too much is waiting to be sent")
 // errNotConnected: there is no connection to ask over.
 var errNotConnected = status.Error(codes.Unavailable, "not connected")
 
+// errToken: a token was refused.
+var errToken = errors.New("the token is not valid")
+
+// entry is how the next connection is logged in. It belongs to run.
+type entry struct {
+	who     credentials
+	token   string
+	refused error // why the token went, until somebody has been told
+}
+
 // credentials are what somebody logs in with.
 type credentials struct {
 	account, password string
@@ -127,10 +137,10 @@ func (l *link) run(ctx context.Context) {
 	group.Go(func() { l.work(ctx) })
 	group.Go(func() { l.deliver(ctx) })
 
-	who, token := l.me, l.token
+	e := &entry{who: l.me, token: l.token}
 	for failures := 0; ctx.Err() == nil; {
 		l.emit(connecting{})
-		lived, err := l.session(ctx, &who, &token)
+		lived, err := l.session(ctx, e)
 		if lived {
 			failures = 0
 		}
@@ -170,18 +180,20 @@ func pause(failures int, err error) (wait time.Duration, again bool) {
 
 // session is one connection, from dialling to its end. lived says that it was
 // logged in.
-func (l *link) session(ctx context.Context, who *credentials, token *string) (lived bool, err error) {
-	conn, err := l.dial(ctx, *token, func(m *chatpb.Message) { l.emit(came{m}) })
+func (l *link) session(ctx context.Context, e *entry) (lived bool, err error) {
+	message := func(m *chatpb.Message) { l.emit(came{m}) }
+	conn, err := l.dial(ctx, e.token, message)
+	var refusal *client.HandshakeError
+	if e.token != "" && errors.As(err, &refusal) && refusal.Code == 401 {
+		e.token, e.refused = "", errToken // log in anew
+		conn, err = l.dial(ctx, "", message)
+	}
 	if err != nil {
-		var refusal *client.HandshakeError
-		if errors.As(err, &refusal) && refusal.Code == 401 {
-			*token = "" // it has ended: log in anew
-		}
 		return false, err
 	}
 	defer func() { _ = conn.Close() }()
 
-	user, err := l.enter(ctx, conn, who, token)
+	user, err := l.enter(ctx, conn, e)
 	if err != nil {
 		return false, err
 	}
@@ -205,27 +217,31 @@ func (l *link) session(ctx context.Context, who *credentials, token *string) (li
 }
 
 // enter logs the connection in, and asks for credentials until it can.
-func (l *link) enter(ctx context.Context, conn Conn, who *credentials, token *string) (*authpb.User, error) {
-	if *token != "" && conn.UserID() != 0 {
+func (l *link) enter(ctx context.Context, conn Conn, e *entry) (*authpb.User, error) {
+	if e.token != "" && conn.UserID() != 0 {
 		out := &authpb.FindResponse{}
 		err := call(ctx, conn, "auth.find", &authpb.FindRequest{Id: conn.UserID()}, out)
 		return out.GetUser(), err
 	}
 	var refused error
 	for {
-		if who.account == "" || who.password == "" || refused != nil {
+		if e.who.account == "" || e.who.password == "" || refused != nil {
+			if refused == nil {
+				refused = e.refused
+			}
+			e.refused = nil
 			l.emit(needLogin{refused})
 			select {
-			case *who = <-l.logins:
+			case e.who = <-l.logins:
 			case <-conn.Done():
 				return nil, conn.Err()
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
 		}
-		out, err := login(ctx, conn, who)
+		out, err := login(ctx, conn, &e.who)
 		if err == nil {
-			*token = out.GetToken()
+			e.token, e.refused = out.GetToken(), nil
 			return out.GetUser(), nil
 		}
 		switch status.Code(err) {

@@ -2,6 +2,7 @@ package terminal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -190,6 +191,26 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestTroubleBeforeLogin: why there is no connection is said also to who has
+// not logged in yet.
+func TestTroubleBeforeLogin(t *testing.T) {
+	s := newScreen(newTalk(newLink(Config{}, func(event) {}), ""), Config{Gate: "tcp://127.0.0.1:1"})
+	gone := offline{err: errors.New("nobody listens there"), wait: time.Minute}
+	for _, place := range []string{"before the form", "in the form"} {
+		s.Update(gone)
+		view := ansi.Strip(s.View())
+		for _, want := range []string{"not connected, next try in ", "nobody listens there", "tcp://127.0.0.1:1"} {
+			if !strings.Contains(view, want) {
+				t.Errorf("%s: %q is not shown:\n%s", place, want, view)
+			}
+		}
+		s.Update(needLogin{errToken})
+		if view := s.View(); !strings.Contains(view, "the token is not valid") || strings.Contains(view, "not connected") {
+			t.Errorf("%s, when it is connected:\n%s", place, view)
+		}
+	}
+}
+
 // TestHelp: all of it is to be read on a small screen, and goes away again.
 func TestHelp(t *testing.T) {
 	s := onScreen()
@@ -220,7 +241,7 @@ func TestHelp(t *testing.T) {
 // TestNothingOpen: whoever comes back is told how to get at what was said.
 func TestNothingOpen(t *testing.T) {
 	view := ansi.Strip(onScreen().View())
-	if !strings.Contains(view, "/to NAME") || !strings.Contains(view, "what was said before") {
+	if !strings.Contains(view, "/to NAME") || !strings.Contains(view, "earlier conversations") {
 		t.Errorf("got:\n%s", view)
 	}
 }

@@ -9,8 +9,11 @@ package terminal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"strconv"
 
 	"github.com/charmbracelet/x/term"
 	"google.golang.org/protobuf/proto"
@@ -92,8 +95,8 @@ var ErrLogin = errors.New("terminal: without a terminal, account and password, o
 // and leaves the terminal as it was.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Dial == nil {
-		if cfg.Gate == "" {
-			return errors.New("terminal: no gate")
+		if err := checkGate(cfg.Gate); err != nil {
+			return err
 		}
 		cfg.Dial = DialGate(cfg.Gate)
 	}
@@ -110,6 +113,21 @@ func Run(ctx context.Context, cfg Config) error {
 		return ErrLogin
 	}
 	return runLines(ctx, cfg)
+}
+
+// checkGate refuses an address that no attempt to connect would make good.
+func checkGate(address string) error {
+	const want = "want ws://HOST:PORT/ws, wss://HOST:PORT/ws or tcp://HOST:PORT"
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+	case u.Hostname() == "":
+	case u.Scheme == "tcp" && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
+		if _, err := strconv.ParseUint(u.Port(), 10, 16); err == nil || u.Port() == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("terminal: gate: got %q, %s", address, want)
 }
 
 func isTerminal(stream any) bool {

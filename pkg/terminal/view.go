@@ -31,10 +31,13 @@ func (s *screen) bodyHeight() int { return max(s.height-otherRows-headerRows, 1)
 func (s *screen) View() string {
 	switch {
 	case s.form != nil:
-		return s.form.view(s.look, s.gate, s.width, s.height)
+		return s.form.view(s.look, s.gate, s.trouble(), s.width, s.height)
 	case !s.entered:
-		text := s.look.logo.Render("◆ minigate") + "\n\n" + s.connection()
-		return lipgloss.Place(s.width, s.height, lipgloss.Center, lipgloss.Center, text)
+		rows := []string{s.look.logo.Render("◆ minigate"), "", s.connection()}
+		if trouble := s.trouble(); trouble != nil {
+			rows = append(append(rows[:2], s.look.dim.Render(s.gate), ""), trouble...)
+		}
+		return lipgloss.Place(s.width, s.height, lipgloss.Center, lipgloss.Center, strings.Join(rows, "\n"))
 	}
 	rows := []string{s.header()}
 	side, pane := s.sideRows(), s.paneRows()
@@ -98,6 +101,23 @@ func (s *screen) connection() string {
 	return s.look.warn.Render("◌ connecting") + s.look.dim.Render("  "+s.gate)
 }
 
+// trouble is why there is no connection, for where nobody is logged in yet.
+func (s *screen) trouble() (rows []string) {
+	state, is := s.state.(offline)
+	if !is {
+		return nil
+	}
+	for _, l := range wrap(ansi.Strip(s.connection()), min(s.width, formWidth)) {
+		rows = append(rows, s.look.warn.Render(l))
+	}
+	if state.wait > 0 && state.err != nil { // without a next try it is in there
+		for _, l := range wrap(explain(state.err), min(s.width, formWidth)) {
+			rows = append(rows, s.look.bad.Render(l))
+		}
+	}
+	return rows
+}
+
 func (s *screen) sideRows() []string {
 	rows := []string{s.look.dim.Render(" PEOPLE")}
 	first := 0
@@ -133,7 +153,7 @@ func (s *screen) paneRows() []string {
 			first = "tab shows who wrote"
 		}
 		rows := []string{s.look.bold.Render(first), ""}
-		for _, l := range wrap("What was said before is still there: /to NAME shows it, and writes to somebody. /help says what else there is.", s.paneWidth()) {
+		for _, l := range wrap("/to NAME writes to somebody; earlier conversations open that way, too. /help says what else there is.", s.paneWidth()) {
 			rows = append(rows, s.look.dim.Render(l))
 		}
 		return rows

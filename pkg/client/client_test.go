@@ -195,7 +195,9 @@ func TestErrors(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"protobuf":       {codec.Protobuf, string(failed), codes.InvalidArgument, "INVALID_ARGUMENT: two fields are bad (email email, text required)"},
+		"protobuf": {codec.Protobuf, string(failed), codes.InvalidArgument, "INVALID_ARGUMENT: two fields are bad (email: is not an e-mail address; text: is missing)"},
+		"said already": {codec.JSON, `{"code":3,"message":"account: at least 3 characters","violations":[{"field":"account","rule":"min=3"}]}`,
+			codes.InvalidArgument, "INVALID_ARGUMENT: account: at least 3 characters"},
 		"JSON":           {codec.JSON, `{"code":5,"message":"gone","new":1}`, codes.NotFound, "NOT_FOUND: gone"},
 		"text":           {codec.Text, "ALREADY_EXISTS: here: it is", codes.AlreadyExists, "ALREADY_EXISTS: here: it is"},
 		"text, no code":  {codec.Text, "what", codes.Internal, "INTERNAL: the error can not be read"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/failure"
+	"github.com/motto123/minigate/proto/commonpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -18,7 +19,7 @@ import (
 // status.Code and status.FromError understand it. It unwraps to the context's
 // error, or to why the connection ended.
 type Error struct {
-	// Message is for people.
+	// Message is for people; workers have it name the fields that broke a rule.
 	Message string
 	// Violations are the fields that broke a rule, with INVALID_ARGUMENT.
 	Violations []Violation
@@ -37,19 +38,24 @@ type Violation struct {
 func (e *Error) Code() codes.Code { return e.code }
 
 func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", failure.CodeName(int32(e.code)), e.Message)
-	for i, v := range e.Violations {
-		separator := ", "
-		if i == 0 {
-			separator = " ("
+	text := fmt.Sprintf("%s: %s", failure.CodeName(int32(e.code)), e.Message)
+	if words := e.words(); words != "" {
+		text += " (" + words + ")"
+	}
+	return text
+}
+
+// words are the violations that the message does not speak of: a service may
+// have a message of its own.
+func (e *Error) words() string {
+	var unsaid []*commonpb.Violation
+	for _, v := range e.Violations {
+		one := &commonpb.Violation{Field: v.Field, Rule: v.Rule}
+		if !strings.Contains(e.Message, failure.Words([]*commonpb.Violation{one})) {
+			unsaid = append(unsaid, one)
 		}
-		fmt.Fprintf(&b, "%s%s %s", separator, v.Field, v.Rule)
 	}
-	if len(e.Violations) > 0 {
-		b.WriteByte(')')
-	}
-	return b.String()
+	return failure.Words(unsaid)
 }
 
 // GRPCStatus makes package status understand e.

@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/pkg/errors"
@@ -55,7 +56,7 @@ func (c *codec) wrap(next HandlerFunc) HandlerFunc {
 
 func (c *codec) decode(raw *Raw) (proto.Message, error) {
 	if raw.Name != "" && raw.Name != c.inName {
-		return nil, status.Errorf(codes.InvalidArgument, "the data is a %s, want %s", raw.Name, c.inName)
+		return nil, status.Errorf(codes.InvalidArgument, "the data is %s, want %s", raw.Name, c.inName)
 	}
 	m := c.newIn()
 	if len(raw.Data) == 0 {
@@ -64,7 +65,7 @@ func (c *codec) decode(raw *Raw) (proto.Message, error) {
 	switch raw.DataType {
 	case Protobuf:
 		if err := proto.Unmarshal(raw.Data, m); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "the data is not a %s in protobuf", c.inName)
+			return nil, status.Errorf(codes.InvalidArgument, "the data is not %s in protobuf", c.inName)
 		}
 		return m, nil
 	case JSON:
@@ -77,9 +78,16 @@ func (c *codec) decode(raw *Raw) (proto.Message, error) {
 
 func (c *codec) decodeJSON(data []byte, m proto.Message) error {
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, m); err != nil {
-		return status.Errorf(codes.InvalidArgument, "the data is not a %s in JSON: %v", c.inName, err)
+		return status.Errorf(codes.InvalidArgument, "the data is not %s in JSON: %s", c.inName, plain(err))
 	}
 	return nil
+}
+
+// plain is what protojson says, without the name of the module at its front and
+// the space behind that, which differs between builds.
+func plain(err error) string {
+	text, _ := strings.CutPrefix(err.Error(), "proto:")
+	return strings.TrimSpace(text)
 }
 
 func (c *codec) decodeText(data []byte, m proto.Message) error {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/failure"
 	"github.com/motto123/minigate/proto/commonpb"
 )
 
@@ -43,7 +44,8 @@ func (f *fault) Format(s fmt.State, verb rune) {
 }
 
 // Invalid is INVALID_ARGUMENT that names a field of the request and the rules
-// that it broke. The field is named as in JSON.
+// that it broke. The field is named as in JSON. The message says the rules that
+// package failure knows in words.
 func Invalid(field string, rules ...string) error {
 	problem := &commonpb.Error{}
 	for _, rule := range rules {
@@ -53,7 +55,7 @@ func Invalid(field string, rules ...string) error {
 }
 
 func invalid(violations []*commonpb.Violation) error {
-	st, err := status.New(codes.InvalidArgument, "the request breaks rules").
+	st, err := status.New(codes.InvalidArgument, failure.Words(violations)).
 		WithDetails(&commonpb.Error{Violations: violations})
 	if err != nil {
 		return errors.WithStack(err)

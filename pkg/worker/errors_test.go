@@ -38,7 +38,7 @@ func TestErrorsReachTheClientWithoutWhatIsInside(t *testing.T) {
 		{err: Fail(codes.Unavailable, "later", cause), code: codes.Unavailable, text: "later", logged: "errors_test.go"},
 		{err: errors.WithMessage(bus.ErrUnavailable, "secret"), code: codes.Unavailable, text: "the broker is not available"},
 		{err: errors.WithStack(context.DeadlineExceeded), code: codes.DeadlineExceeded, text: "the answer was not ready in time"},
-		{err: Invalid("to", "self", "blocked"), code: codes.InvalidArgument, text: "the request breaks rules", violation: "to self"},
+		{err: Invalid("to", "self", "blocked"), code: codes.InvalidArgument, text: "to: self; to: blocked", violation: "to self"},
 		{err: detailed.Err(), code: codes.FailedPrecondition, text: "not so", violation: "room closed"},
 	}
 	next := make(chan error, 1)

@@ -91,6 +91,10 @@ func TestDataThatIsNotTheMessageIsInvalid(t *testing.T) {
 		}
 		if e := problem(t, r); e.GetCode() != int32(codes.InvalidArgument) || len(e.GetViolations()) > 0 {
 			t.Errorf("%s: got %v", c.what, e)
+		} else if strings.Contains(e.GetMessage(), "proto:") || strings.Contains(e.GetMessage(), " a auth") {
+			t.Errorf("%s: got %q, want it in plain words", c.what, e.GetMessage())
+		} else if c.what == "a member's type" && !strings.Contains(e.GetMessage(), "field account: 7") {
+			t.Errorf("%s: got %q, want the field's name", c.what, e.GetMessage())
 		}
 	}
 	// Empty data is an empty message, in each form.

@@ -30,6 +30,11 @@ func TestValidationNamesEachBadField(t *testing.T) {
 			data = `{"account":"a b","password":"` + in.Password + `","nickname":"` + in.Nickname + `","email":"nobody"}`
 		}
 		e := wantCode(t, g.call("auth.register", as, data), codes.InvalidArgument)
+		for _, words := range []string{"account: may have only letters", "nickname: at most 64 characters", "email: is not an e-mail address"} {
+			if !strings.Contains(e.GetMessage(), words) {
+				t.Errorf("the message is %q, want %q in it", e.GetMessage(), words)
+			}
+		}
 		got := make(map[string]string)
 		for _, v := range e.GetViolations() {
 			got[v.GetField()] = v.GetRule()

@@ -27,6 +27,7 @@ const (
 type link struct {
 	config  Config
 	purpose string
+	outages *outages
 	// prepare, if set, makes a new session usable before anybody else sees it; it
 	// calls publish when it is, and changed is told the state.
 	prepare func(s *session, publish func()) error
@@ -37,10 +38,11 @@ type link struct {
 	news    chan struct{} // closed when current changes
 }
 
-func newLink(cfg Config, purpose string) *link {
+func newLink(cfg Config, purpose string, o *outages) *link {
 	return &link{
 		config:  cfg,
 		purpose: purpose,
+		outages: o,
 		prepare: func(_ *session, publish func()) error { publish(); return nil },
 		changed: func(bus.State) {},
 		news:    make(chan struct{}),
@@ -54,7 +56,12 @@ func (l *link) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		l.config.Report(fmt.Errorf("rabbit: %s connection: %w", l.purpose, err))
+		if up > 0 {
+			err = fmt.Errorf("rabbit: connection lost: %w", err)
+		} else {
+			err = fmt.Errorf("rabbit: no connection: %w", err)
+		}
+		l.outages.lost(l, err)
 		if up > stable {
 			attempt = 0
 		}
@@ -86,6 +93,7 @@ func (l *link) keep(ctx context.Context) (up time.Duration, err error) {
 	}
 	began := time.Now()
 	l.changed(bus.Up)
+	l.outages.had(l)
 	defer l.changed(bus.Down)
 	defer l.publish(nil)
 	for {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // node is a broker of a test's own, which it may restart and kill.
@@ -51,6 +52,7 @@ type proxy struct {
 	resume chan struct{} // closed while bytes pass
 	conns  map[net.Conn]struct{}
 	hidden bool // connections are closed as soon as they come
+	denied int  // of them
 	closed bool
 }
 
@@ -97,6 +99,7 @@ func (p *proxy) accept() {
 		p.mu.Lock()
 		p.conns[client], p.conns[server] = struct{}{}, struct{}{}
 		if p.closed || p.hidden {
+			p.denied++
 			_ = client.Close()
 			_ = server.Close()
 		}
@@ -130,6 +133,24 @@ func (p *proxy) copy(to, from net.Conn) {
 		}
 		if err != nil {
 			return
+		}
+	}
+}
+
+// deny waits until so many more connections were closed at once.
+func (p *proxy) deny(t testing.TB, n int) {
+	t.Helper()
+	count := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.denied
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	before := count()
+	for end := time.Now().Add(patience); count() < before+n; <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("%d connections in %v, want %d", count()-before, patience, n)
 		}
 	}
 }

@@ -37,9 +37,8 @@ func TestBrokerComesLater(t *testing.T) {
 	if err := publish(t, p, topology, "key"); !errors.Is(err, bus.ErrUnavailable) || b.State() != bus.Down {
 		t.Fatalf("publish while the broker is not there: %v in state %v, want %v", err, b.State(), bus.ErrUnavailable)
 	}
-	for range 4 {
-		wait(t, failed, "a report that there is no connection")
-	}
+	wait(t, failed, "a report that there is no connection")
+	px.deny(t, 4)
 	px.show()
 	c := consume(t, b, topology, remove)
 	until(bus.Up)

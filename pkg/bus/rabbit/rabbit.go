@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,9 +33,13 @@ type Config struct {
 	// Heartbeat is what is agreed with the broker, at least 1 s; 10 s where it is
 	// 0. A connection on which nothing comes for one and a half of them is lost.
 	Heartbeat time.Duration
-	// Report, if set, is told why a connection could not be had or was lost. It
-	// must not block.
+	// Report, if set, is told why the broker could not be reached or was lost: at
+	// once, and then once a minute as long as that lasts. It is also told of each
+	// refusal by a broker that can be reached. It must not block.
 	Report func(error)
+	// Back, if set, is told that the broker is back after such an outage, and how
+	// long that was. It must not block.
+	Back func(outage time.Duration)
 }
 
 const (
@@ -67,6 +72,9 @@ var _ bus.Bus = (*Bus)(nil)
 // Open checks the configuration and begins to connect. It does not wait: the
 // bus is Down until the broker is there, so that services start in any order.
 func Open(cfg Config) (*Bus, error) {
+	if strings.TrimSpace(cfg.URL) == "" {
+		return nil, errors.New("rabbit: the broker URL is empty: want amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	}
 	if _, err := amqp.ParseURI(cfg.URL); err != nil {
 		if whole := (*url.Error)(nil); errors.As(err, &whole) {
 			err = whole.Err // without the URL, which has a password in it
@@ -88,6 +96,9 @@ func Open(cfg Config) (*Bus, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
+	if cfg.Back == nil {
+		cfg.Back = func(time.Duration) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &Bus{
 		config:     cfg,
@@ -101,10 +112,11 @@ func Open(cfg Config) (*Bus, error) {
 	for _, name := range cfg.Topology.Exchanges() {
 		b.exchanges[name] = true
 	}
-	b.publishing = newLink(cfg, "publishing")
+	o := &outages{report: cfg.Report, back: cfg.Back, down: make(map[*link]bool)}
+	b.publishing = newLink(cfg, "publishing", o)
 	b.publishing.prepare = b.openPublishers
 	b.publishing.changed = b.publishingChanged
-	b.consuming = newLink(cfg, "consuming")
+	b.consuming = newLink(cfg, "consuming", o)
 	for _, l := range []*link{b.publishing, b.consuming} {
 		b.links.Add(1)
 		go func() {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/motto123/minigate/pkg/bus"
 )
 
 // roundTrip is the bare round trip through RabbitMQ with amqp091-go alone: a
@@ -101,8 +103,8 @@ func (t roundTrip) run(ctx context.Context) (result trips, err error) {
 			err = fmt.Errorf("bare RabbitMQ round trip: %w", err)
 		}
 	}()
-	prefix := fmt.Sprintf("minigate-bench-%d", time.Now().UnixNano())
-	request, reply := prefix+".request", prefix+".reply"
+	names := bus.NewTopology(fmt.Sprintf("minigate-bench-%d", time.Now().UnixNano()))
+	request, reply := names.RequestExchange(), names.ReplyExchange()
 	server, err := openSide(t.url, reply, request, request, t)
 	if server != nil {
 		defer func() { err = errors.Join(err, server.remove(request)) }()

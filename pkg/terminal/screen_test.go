@@ -204,6 +204,9 @@ func TestTroubleBeforeLogin(t *testing.T) {
 				t.Errorf("%s: %q is not shown:\n%s", place, want, view)
 			}
 		}
+		if s.Update(connecting{}); !strings.Contains(s.View(), "nobody listens there") {
+			t.Errorf("%s, while the next attempt lasts:\n%s", place, s.View())
+		}
 		s.Update(needLogin{errToken})
 		if view := s.View(); !strings.Contains(view, "the token is not valid") || strings.Contains(view, "not connected") {
 			t.Errorf("%s, when it is connected:\n%s", place, view)

@@ -24,6 +24,7 @@ type talk struct {
 
 	state   event     // the last of connecting, needLogin, online and offline
 	retry   time.Time // of an offline
+	lost    error     // why there is no connection, until there is one
 	wanted  string    // account of the conversation to open, until it is found
 	patient bool      // what is wanted may come later
 	pending int       // messages that are not answered
@@ -44,13 +45,15 @@ func (t *talk) fail(format string, args ...any) { t.notice, t.bad = fmt.Sprintf(
 func (t *talk) handle(ev event) {
 	t.version++
 	switch ev := ev.(type) {
-	case connecting, needLogin:
+	case connecting:
 		t.state = ev
+	case needLogin:
+		t.state, t.lost = ev, nil
 	case offline:
-		t.state = ev
+		t.state, t.lost = ev, ev.err
 		t.retry = time.Now().Add(ev.wait)
 	case online:
-		t.state = ev
+		t.state, t.lost = ev, nil
 		t.entered(ev)
 	case came:
 		p, gap := t.came(ev.message)

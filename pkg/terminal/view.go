@@ -103,17 +103,17 @@ func (s *screen) connection() string {
 
 // trouble is why there is no connection, for where nobody is logged in yet.
 func (s *screen) trouble() (rows []string) {
-	state, is := s.state.(offline)
-	if !is {
+	if s.lost == nil {
 		return nil
 	}
 	for _, l := range wrap(ansi.Strip(s.connection()), min(s.width, formWidth)) {
 		rows = append(rows, s.look.warn.Render(l))
 	}
-	if state.wait > 0 && state.err != nil { // without a next try it is in there
-		for _, l := range wrap(explain(state.err), min(s.width, formWidth)) {
-			rows = append(rows, s.look.bad.Render(l))
-		}
+	if state, is := s.state.(offline); is && state.wait == 0 {
+		return rows // it is in there
+	}
+	for _, l := range wrap(explain(s.lost), min(s.width, formWidth)) {
+		rows = append(rows, s.look.bad.Render(l))
 	}
 	return rows
 }
@@ -200,10 +200,10 @@ func (s *screen) status() string {
 	if s.scroll > 0 {
 		text = fmt.Sprintf(" ↓ %d lines below · esc to the end", s.scroll)
 	}
-	if state, is := s.state.(offline); is && state.err != nil {
-		text, style = " "+explain(state.err), s.look.warn
+	if s.lost != nil {
+		text, style = " "+explain(s.lost), s.look.warn
 		if s.pending > 0 {
-			text = fmt.Sprintf(" %d to be sent when connected · %s", s.pending, explain(state.err))
+			text = fmt.Sprintf(" %d to be sent when connected · %s", s.pending, explain(s.lost))
 		}
 	}
 	if s.notice != "" {

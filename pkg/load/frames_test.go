@@ -34,13 +34,15 @@ func TestFramesInAnyCut(t *testing.T) {
 		var data, control []byte
 		for rest := stream; len(rest) > 0; {
 			n := min(cut, len(rest))
-			err := f.feed(append([]byte(nil), rest[:n]...), func(b []byte) error {
+			b := append([]byte(nil), rest[:n]...)
+			err := f.feed(b, func(b []byte) error {
 				data = append(data, b...)
 				return nil
 			}, func(_ ws.OpCode, b []byte) error {
 				control = append(control, b...)
 				return nil
 			})
+			clear(b) // nothing of it may be kept
 			if err != nil {
 				t.Fatal(err)
 			}

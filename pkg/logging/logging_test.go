@@ -149,6 +149,22 @@ func TestABadConfigurationSaysWhatItWants(t *testing.T) {
 	}
 }
 
+func TestAStackIsLoggedOnce(t *testing.T) {
+	var screen bytes.Buffer
+	l, err := New(Config{Level: "info", Screen: &screen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.WithStack(fmt.Errorf("outer: %w", errors.Wrap(errors.New("disk full"), "store")))
+	l.WithError(failed).WithField("stack", Stack(failed)).Error("could not store")
+	if n := strings.Count(screen.String(), "logging.TestAStackIsLoggedOnce"); n != 1 {
+		t.Errorf("%d stacks, want 1:\n%s", n, screen.String())
+	}
+	if Stack(stderrors.New("disk full")) != "" {
+		t.Error("an error without a stack has one")
+	}
+}
+
 func TestAWrappedErrorIsLoggedWithTheStackOfItsOrigin(t *testing.T) {
 	for name, err := range map[string]error{
 		"by fmt": fmt.Errorf("store: %w", errors.New("disk full")),

@@ -44,13 +44,19 @@ func stackOf(e *logrus.Entry) string {
 	if !ok {
 		return ""
 	}
-	if s := fmt.Sprintf("%+v", err); s != err.Error() {
-		return s
-	}
-	// What wraps without a stack, as fmt.Errorf does, also hides that of the error
-	// within from %+v.
+	return Stack(err)
+}
+
+// Stack is what an error knows of where it comes from, empty where that is
+// nothing: the field "stack" for whoever logs the error at a level, or to a
+// logger, that would not show it by itself. Of errors that were wrapped with a
+// stack each it is the innermost alone: the others repeat most of it.
+func Stack(err error) string {
 	if origin := deepest(err); origin != nil {
 		return fmt.Sprintf("%+v", origin)
+	}
+	if s := fmt.Sprintf("%+v", err); s != err.Error() {
+		return s
 	}
 	return ""
 }

@@ -95,4 +95,22 @@ func TestPanicIsOneRequestsError(t *testing.T) {
 	}
 }
 
+// The stack stands in a field of its own, and the line stays a line.
+func TestAStackIsLoggedOnce(t *testing.T) {
+	b := newMem(t)
+	_, log := service(t, b, "auth", func(w *Worker) {
+		Handle(w, "auth.find", func(context.Context, *authpb.FindRequest) (*authpb.FindResponse, error) {
+			return nil, errors.WithStack(errors.Wrap(errors.New("disk full"), "find"))
+		})
+	})
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	wantCode(t, g.call("auth.find", JSON, `{"account":"a"}`), codes.Internal)
+	if n := strings.Count(log.String(), "TestAStackIsLoggedOnce"); n != 1 {
+		t.Errorf("%d stacks, want 1:\n%s", n, log)
+	}
+	if !strings.Contains(log.String(), `error="find: disk full"`) {
+		t.Errorf("the log does not say what happened in short:\n%s", log)
+	}
+}
+
 func explode() { panic("bang") }

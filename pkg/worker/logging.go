@@ -6,6 +6,8 @@ import (
 	"github.com/pkg/errors"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
+
+	"github.com/motto123/minigate/pkg/logging"
 )
 
 // logged writes a line for what went wrong, once, here at the top. What the
@@ -25,12 +27,17 @@ func (w *Worker) logged(next HandlerFunc) HandlerFunc {
 			level = logrus.WarnLevel
 		}
 		if w.log.Logger.IsLevelEnabled(level) {
-			w.log.WithFields(logrus.Fields{
-				"route":   caller.Route,
-				"gate":    caller.Session.Gate,
-				"session": caller.Session.ID,
-				"user":    caller.User,
-			}).Logf(level, "%+v", err)
+			fields := logrus.Fields{
+				logrus.ErrorKey: err,
+				"route":         caller.Route,
+				"gate":          caller.Session.Gate,
+				"session":       caller.Session.ID,
+				"user":          caller.User,
+			}
+			if stack := logging.Stack(err); stack != "" && level < logrus.DebugLevel {
+				fields["stack"] = stack // here, so that a logger that knows no errors has it, too
+			}
+			w.log.WithFields(fields).Log(level, "the request failed")
 		}
 		return out, err
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		gates:  make(map[string]gateName),
 		answer: announcer.tellGate,
 	}
+	var begun sync.Once // Ready is called after each loss of the broker
 	failed := w.cfg.Bus.Consume(ctx, bus.Consumer{
 		Queue:    w.queue(),
 		Prefetch: w.cfg.Prefetch,
@@ -63,6 +65,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		Drain:    w.cfg.DrainTimeout,
 		Ready: func() {
 			w.ready.Store(true)
+			begun.Do(func() { w.log.WithField("routes", strings.Join(w.Routes(), " ")).Info("the worker takes requests") })
 			announcer.tellAll()
 		},
 	})

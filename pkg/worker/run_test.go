@@ -81,6 +81,12 @@ func TestRoutesAreAnnouncedAtTheStartAndWhenAGateAsks(t *testing.T) {
 	}
 }
 
+func TestAWorkerSaysThatItBegins(t *testing.T) {
+	_, log := service(t, newMem(t), "auth", func(w *Worker) { Handle(w, "auth.find", find); Handle(w, "auth.again", find) })
+	line := `level=info msg="the worker takes requests" routes="auth.again auth.find" service=auth`
+	eventually(t, "it says so", func() bool { return strings.Contains(log.String(), line) })
+}
+
 func TestRepliesAreTriedAgainUntilTheBrokerTakesThem(t *testing.T) {
 	b := &faultyBus{Bus: newMem(t)}
 	w := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")

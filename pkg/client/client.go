@@ -99,9 +99,9 @@ type Client struct {
 // *KickError where the gate said no; ctx bounds Dial only, not the connection.
 func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	setDefaults(&opts)
-	u, err := url.Parse(address)
+	u, err := parse(address)
 	if err != nil {
-		return nil, fmt.Errorf("client: address: %w", err)
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
 	defer cancel()
@@ -113,13 +113,10 @@ func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 		done:   make(chan struct{}),
 		calls:  make(map[uint64]*call),
 	}
-	switch u.Scheme {
-	case "tcp":
+	if u.Scheme == "tcp" {
 		c.transport, err = dialTCP(ctx, u, opts)
-	case "ws", "wss":
+	} else {
 		c.transport, err = dialWebSocket(ctx, address, opts, c.queueControl)
-	default:
-		return nil, fmt.Errorf("client: address %q: want tcp://host:port or ws://host:port/ws", address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: connect to %s: %w", address, err)
@@ -133,6 +130,19 @@ func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	c.wait.Go(c.write)
 	c.wait.Go(c.handlePushes)
 	return c, nil
+}
+
+// parse returns an address that can be dialled.
+func parse(address string) (*url.URL, error) {
+	u, err := url.Parse(address)
+	if err == nil && u.Hostname() != "" {
+		switch {
+		case u.Scheme == "tcp" && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
+			return u, nil
+		}
+	}
+	// What url.Parse says is about URLs, which is not what was forgotten.
+	return nil, fmt.Errorf("client: address %q: want tcp://host:port or ws://host:port/ws", address)
 }
 
 func setDefaults(o *Options) {

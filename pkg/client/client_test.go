@@ -105,9 +105,18 @@ func TestDialEndsWithItsContext(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	for _, address := range []string{"", "localhost:1", "http://localhost/", "ws://%zz", "tcp://127.0.0.1:0"} {
-		if _, err := client.Dial(t.Context(), address, client.Options{}); err == nil {
-			t.Errorf("connected to %q", address)
+	if _, err := client.Dial(t.Context(), "tcp://127.0.0.1:0", client.Options{}); err == nil {
+		t.Error("connected to port 0")
+	}
+}
+
+func TestABadAddressSaysWhatIsWanted(t *testing.T) {
+	for _, address := range []string{
+		"", "localhost:1", "127.0.0.1:7080", "[::1]:7080", "http://localhost/", "ws://%zz", "ws:///ws", "tcp://localhost", "tcp://:7001",
+	} {
+		_, err := client.Dial(t.Context(), address, client.Options{})
+		if err == nil || !strings.Contains(err.Error(), "want tcp://host:port or ws://host:port/ws") {
+			t.Errorf("%q: %v", address, err)
 		}
 	}
 }

@@ -39,22 +39,31 @@ const welcome = `{"code":200,"sys":{"dict":{"test.coded":7,"chat.message":300},"
 
 func newGate(t testing.TB, web bool, serve func(*conn, *codec.Message)) *gate {
 	t.Helper()
+	g := listen(web, serve)
+	g.t = t
+	t.Cleanup(g.close)
+	return g
+}
+
+// listen returns a gate that its caller closes.
+func listen(web bool, serve func(*conn, *codec.Message)) *gate {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	g := &gate{t: t, listener: l, web: web, welcome: welcome, serve: serve, ready: make(chan *conn, 16)}
+	g := &gate{listener: l, web: web, welcome: welcome, serve: serve, ready: make(chan *conn, 16)}
 	g.wait.Go(g.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		g.mu.Lock()
-		for _, c := range g.conns {
-			_ = c.Close()
-		}
-		g.mu.Unlock()
-		g.wait.Wait()
-	})
 	return g
+}
+
+func (g *gate) close() {
+	_ = g.listener.Close()
+	g.mu.Lock()
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+	g.mu.Unlock()
+	g.wait.Wait()
 }
 
 func (g *gate) address() string {

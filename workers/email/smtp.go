@@ -27,6 +27,8 @@ const (
 	NoTLS         TLS = "none"
 )
 
+var errNoStartTLS = errors.New("the mail server offers no STARTTLS: where that is meant to be so, set --smtp-tls to opportunistic or none")
+
 // SMTP is how to reach the mail server. Each mail has a connection of its own. On
 // loopback against aiosmtpd that costs 10 ms a mail, and 9 ms over a connection
 // that is kept; far away it costs some round trips more. A kept one needs a pool
@@ -153,6 +155,11 @@ func (c *SMTP) send(ctx context.Context, m *gomail.Msg) error {
 	}
 	session, err := client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
+		// go-mail has no error to tell this by; where its text changes, only the
+		// hint is lost.
+		if c.TLS == StartTLS && strings.Contains(err.Error(), "does not support STARTTLS") {
+			err = errNoStartTLS
+		}
 		return fmt.Errorf("connect to %s: %w", c.Address, join(ctx, err))
 	}
 	err = client.SendWithSMTPClient(session, m)

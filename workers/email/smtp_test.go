@@ -259,6 +259,9 @@ func TestTLS(t *testing.T) {
 			if (err == nil) != c.ok || (len(c.server.taken()) == 1) != c.ok {
 				t.Errorf("%v, and %d mails", err, len(c.server.taken()))
 			}
+			if c.name == "starttls not offered" && (err == nil || !strings.Contains(err.Error(), "set --smtp-tls to opportunistic or none")) {
+				t.Errorf("got %v, want an error that names the setting", err)
+			}
 			if c.ok && c.server.tls != nil && !c.server.said("AUTH") {
 				t.Error("it did not log in")
 			}

@@ -157,25 +157,38 @@ up() {
 	done >"$data/env"
 }
 
-# up_kept is the command up: the folder $state remembers where the data are.
+# kept prints the data folder of what up started, or nothing. The data folder
+# names $state and not the other way round: that one may be removed as a cache.
+kept() {
+	local data
+	for data in /tmp/minigate-services.*; do
+		if [[ -O $data && -f $data/kept && $(<"$data/kept") == "$state" ]]; then
+			echo "$data"
+			return
+		fi
+	done
+}
+
+# up_kept is the command up: it leaves what it starts running.
 up_kept() {
 	mkdir -p "$state"
 	exec 6<"$state"
 	flock 6
 	local data name running=1
-	if [[ -f $state/data ]]; then
-		data=$(<"$state/data")
+	data=$(kept)
+	if [[ -n $data ]]; then
 		for name in "$data"/*.pid; do
 			alive "$data" "$(basename "$name" .pid)" || running=0
 		done
 		if ((running)) && [[ -f $data/env ]]; then
+			cp "$data/env" "$state/env"
 			cat "$state/env"
 			return
 		fi
 		remove "$data"
 	fi
 	data=$(new_data)
-	echo "$data" >"$state/data"
+	echo "$state" >"$data/kept"
 	trap 'down_kept' EXIT
 	up "$data" 6<&-
 	trap - EXIT
@@ -184,9 +197,11 @@ up_kept() {
 }
 
 down_kept() {
-	[[ -f $state/data ]] || return 0
-	remove "$(<"$state/data")"
-	rm -f "$state/data" "$state/env"
+	local data
+	data=$(kept)
+	[[ -n $data ]] || echo "services.sh: nothing is up" >&2
+	[[ -z $data ]] || remove "$data"
+	rm -f "$state/env"
 }
 
 # run COMMAND… has a data folder of its own, so that runs do not meet.

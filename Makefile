@@ -49,10 +49,17 @@ proto: ## Generate Go from proto/ with pinned tools
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	.ci/fuzz $(or $(FUZZTIME),30s)
 
+# Only RabbitMQ is needed: the others are said to be there already.
 .PHONY: bench
-bench: ## Run the benchmarks of all packages
+bench: build ## Measure this machine, into the tables of docs/performance.md
+	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_SMTP=none \
+		deploy/services.sh run sh -c '$(BIN) bench --full --rabbitmq "$$MINIGATE_TEST_RABBITMQ" --document docs/performance.md $(BENCHFLAGS)'
+
+.PHONY: microbench
+microbench: ## Run the benchmarks of all packages
 	deploy/services.sh run $(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean
 clean: ## Remove what was built, and the data of `make run`
+	deploy/services.sh down
 	rm -rf bin .cache .dev

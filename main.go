@@ -42,11 +42,8 @@ import (
 	"github.com/motto123/minigate/pkg/snowflakes"
 	"github.com/motto123/minigate/pkg/sqldb"
 	"github.com/motto123/minigate/pkg/terminal"
-	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/workers"
-	"github.com/motto123/minigate/workers/auth"
-	"github.com/motto123/minigate/workers/email"
 )
 
 //go:embed schema.sql
@@ -58,11 +55,19 @@ var version string
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	if err := newRoot().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "minigate:", err)
+		if !errors.As(err, new(logged)) {
+			fmt.Fprintln(os.Stderr, "minigate:", err)
+		}
 		os.Exit(1)
 	}
 }
+
+// logged is an error that its reader has seen in the log.
+type logged struct{ error }
+
+func (l logged) Unwrap() error { return l.error }
 
 // options are the settings of all commands; each command declares those it has.
 type options struct {
@@ -70,11 +75,7 @@ type options struct {
 	log                                       logging.Config
 	gate                                      gate.Config
 	authAddresses                             []string
-	authGRPC                                  string
-	worker                                    worker.Config
-	auth                                      auth.Config
-	email                                     email.Config
-	smtpTLS                                   string
+	process                                   workers.Process
 	data                                      string
 	server, token, account, password          string
 	timeout                                   time.Duration
@@ -98,16 +99,22 @@ func newRoot() *cobra.Command {
 		_, err := settings.Apply(cmd.Flags(), o.config, os.Environ(), names(root))
 		return err
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if bad := new(pflag.InvalidValueError); errors.As(err, &bad) {
+			return fmt.Errorf("%w: %s, from flag: %w", settings.ErrValue, bad.GetFlag().Name, settings.Cause(err))
+		}
+		return err
+	})
 	root.AddCommand(
 		command("dev", "Run everything in this process: gate, workers, bus, Redis and SQLite", cobra.NoArgs,
 			func(ctx context.Context, _ []string) error { return o.dev(ctx) },
-			o.logFlags, o.gateFlags, o.authFlags, o.workerFlags, o.devFlags),
+			o.logFlags, o.gate.Settings, o.process.AuthSettings, o.process.WorkerSettings, o.devFlags),
 		command("gate", "Run a gate", cobra.NoArgs,
 			func(ctx context.Context, _ []string) error { return o.run(ctx, o.connect, nil, true) },
-			o.logFlags, o.brokerFlags, o.redisFlags, o.gateFlags, o.authAddressFlags),
+			o.logFlags, o.brokerFlags, o.redisFlags, o.gate.Settings, o.authAddressFlags),
 		command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "),
-			cobra.MinimumNArgs(1), o.workers,
-			o.logFlags, o.brokerFlags, o.redisFlags, o.databaseFlags, o.workerFlags, o.authFlags, o.authAddressFlags, o.emailFlags),
+			cobra.ArbitraryArgs, o.workers,
+			o.logFlags, o.brokerFlags, o.redisFlags, o.databaseFlags, o.process.WorkerSettings, o.process.AuthSettings, o.authAddressFlags, o.process.EmailSettings),
 		command("call ROUTE [JSON]", "Send one request and print its answer", cobra.RangeArgs(1, 2), o.call, o.clientFlags),
 		command("chat", "Chat in the terminal", cobra.NoArgs,
 			func(ctx context.Context, _ []string) error {
@@ -126,18 +133,21 @@ func newRoot() *cobra.Command {
 	return root
 }
 
+// defaultGate is where clients look for a gate.
+const defaultGate = "ws://127.0.0.1:7080/ws"
+
 // greeting says what to try next.
 const greeting = `
 minigate is ready. It keeps its data in %s; Ctrl-C ends it.
 
 Try, each in a terminal of its own:
 
-  %[2]s chat --register --account alice --password alice-secret --email alice@example.org --to bob
-  %[2]s chat --register --account bob --password bob-secret --email bob@example.org --to alice
+  %[2]s chat%[3]s --register --account alice --password alice-secret --email alice@example.org --to bob
+  %[2]s chat%[3]s --register --account bob --password bob-secret --email bob@example.org --to alice
 
 or send one request:
 
-  %[2]s call echo.echo '{"hello":"world"}'
+  %[2]s call%[3]s echo.echo '{"hello":"world"}'
 
 `
 
@@ -151,14 +161,20 @@ func command(use, short string, args cobra.PositionalArgs, run func(context.Cont
 }
 
 func databaseCommand(o *options) *cobra.Command {
-	db := &cobra.Command{Use: "db", Short: "Manage the database"}
+	db := &cobra.Command{Use: "db", Short: "Manage the database", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return errors.New("db: want a command: init")
+	}}
 	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs,
 		func(ctx context.Context, _ []string) error {
 			d, err := sqldb.Open(ctx, sqldb.Config{Address: o.database})
 			if err != nil {
 				return err
 			}
-			return errors.Join(sqldb.Init(ctx, d, schema), d.Close())
+			if err := errors.Join(sqldb.Init(ctx, d, schema), d.Close()); err != nil {
+				return err
+			}
+			fmt.Println("the database has all tables")
+			return nil
 		}, o.databaseFlags))
 	return db
 }
@@ -204,49 +220,8 @@ func (o *options) databaseFlags(s settings.Set) {
 	s.Secret(&o.database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH")
 }
 
-func (o *options) gateFlags(s settings.Set) {
-	g := &o.gate
-	s.Address(&g.WebSocket, "gate-websocket", "127.0.0.1:7080", true, "where clients connect by WebSocket")
-	s.Address(&g.TCP, "gate-tcp", "127.0.0.1:7001", true, "where clients connect by TCP")
-	s.Address(&g.GRPC, "gate-grpc", "127.0.0.1:7101", false, "where workers call the gate")
-	s.Address(&g.AdvertiseGRPC, "gate-advertise", "", true, "where workers reach gate-grpc, if elsewhere")
-	s.Int(&g.Loops, "gate-loops", 0, 0, 256, "event loops; 0 is one a processor")
-	s.Int(&g.Publishers, "gate-publishers", 1, 1, 64, "publisher shards")
-	s.Int(&g.Window, "gate-window", 1, 1, 1024, "unconfirmed batches of a publisher before requests wait")
-	s.Duration(&g.Heartbeat, "heartbeat", 30*time.Second, time.Second, time.Hour, "how often clients send a heartbeat, in whole seconds")
-	s.Duration(&g.HandshakeTimeout, "handshake-timeout", 5*time.Second, 10*time.Millisecond, time.Minute, "how long a handshake may take")
-	s.Duration(&g.RequestTimeout, "request-timeout", 10*time.Second, 10*time.Millisecond, 10*time.Minute, "how long a request may wait for its reply")
-	l := &g.Limits
-	s.Int(&l.Connections, "max-connections", 10_000, 1, 10_000_000, "connections of a gate")
-	s.Int(&l.ConnectionsPerIP, "max-connections-per-ip", 0, 0, 10_000_000, "connections of one client address; 0 is no limit")
-	s.Int(&l.InFlight, "max-in-flight", 64, 1, 65536, "unanswered requests of a connection")
-	s.Int(&l.RequestsPerSecond, "max-requests-per-second", 0, 0, 1_000_000, "requests of a connection; 0 is no limit")
-	s.Bytes(&l.Message, "max-message", 1<<20, 1024, codec.MaxMessage, "one message")
-	s.Bytes(&l.WriteQueue, "max-write-queue", 1<<20, 4096, 1<<30, "what may wait for a slow client")
-}
-
 func (o *options) authAddressFlags(s settings.Set) {
 	s.Addresses(&o.authAddresses, "auth-address", []string{"127.0.0.1:7102"}, "gRPC addresses of the auth workers")
-}
-
-func (o *options) authFlags(s settings.Set) {
-	s.Address(&o.authGRPC, "auth-grpc", "127.0.0.1:7102", false, "where the auth worker is called by gRPC")
-	s.Duration(&o.auth.TokenLife, "token-life", 30*24*time.Hour, time.Minute, 10*365*24*time.Hour, "how long a login lasts")
-	s.Duration(&o.auth.CodeLife, "code-life", 15*time.Minute, time.Minute, 24*time.Hour, "how long a mailed code is good for")
-}
-
-func (o *options) workerFlags(s settings.Set) {
-	s.Int(&o.worker.Concurrency, "worker-concurrency", 256, 1, 65536, "handlers of a worker that run at once")
-	s.Int(&o.worker.Prefetch, "worker-prefetch", 64, 1, 65535, "envelopes that a worker takes at once")
-	s.Duration(&o.worker.DrainTimeout, "worker-drain", 10*time.Second, time.Second, 10*time.Minute, "how long a worker may finish what it has taken")
-}
-
-func (o *options) emailFlags(s settings.Set) {
-	s.Address(&o.email.SMTP.Address, "smtp", "", true, "mail server; nothing prints the mails instead")
-	s.Text(&o.smtpTLS, "smtp-tls", string(email.StartTLS), "encryption to the mail server", string(email.StartTLS), string(email.Opportunistic), string(email.Implicit), string(email.NoTLS))
-	s.Text(&o.email.SMTP.Username, "smtp-username", "", "login at the mail server, if it wants one")
-	s.Secret(&o.email.SMTP.Password, "smtp-password", "", "password at the mail server")
-	s.Text(&o.email.From, "mail-from", "minigate <no-reply@localhost>", "sender of the mails")
 }
 
 func (o *options) devFlags(s settings.Set) {
@@ -254,7 +229,7 @@ func (o *options) devFlags(s settings.Set) {
 }
 
 func (o *options) clientFlags(s settings.Set) {
-	s.Text(&o.server, "gate", "ws://127.0.0.1:7080/ws", "the gate, ws://HOST:PORT/ws or tcp://HOST:PORT")
+	s.Text(&o.server, "gate", defaultGate, "the gate, ws://HOST:PORT/ws or tcp://HOST:PORT")
 	s.Text(&o.account, "account", "", "account to log in with")
 	s.Secret(&o.password, "password", "", "password to log in with")
 	s.Secret(&o.token, "token", "", "token of an earlier login, instead of account and password")
@@ -271,6 +246,9 @@ func (o *options) chatFlags(s settings.Set) {
 // The commands.
 
 func (o *options) workers(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("worker: want the name of one or more of %s", strings.Join(workers.Names(), ", "))
+	}
 	if err := workers.Check(names); err != nil {
 		return err
 	}
@@ -281,7 +259,7 @@ func (o *options) dev(ctx context.Context) error {
 	if o.log.File == "" {
 		o.log.File = filepath.Join(o.data, "minigate.log")
 	}
-	o.authAddresses = []string{o.authGRPC}
+	o.authAddresses = []string{o.process.AuthGRPC}
 	return o.run(ctx, o.embed, workers.Names(), true)
 }
 
@@ -320,7 +298,7 @@ func (o *options) run(ctx context.Context, connect func(context.Context, *proces
 	if err != nil {
 		return err
 	}
-	p := &process{options: o, log: log, topology: bus.NewTopology(o.prefix)}
+	p := &process{Process: o.process, options: o, log: log, topology: bus.NewTopology(o.prefix)}
 	p.Parts = parts.New()
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
@@ -337,6 +315,7 @@ func (o *options) run(ctx context.Context, connect func(context.Context, *proces
 	p.Parts.Stop()
 	if err = errors.Join(err, p.Parts.Wait()); err != nil {
 		log.WithError(err).Error("ended")
+		err = logged{err}
 	} else {
 		log.Info("ended")
 	}
@@ -414,9 +393,9 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	}
 	p.Parts.Closing("calls of the auth service", p.Users)
 
-	p.Log, p.Worker, p.Auth, p.AuthGRPC, p.Email, p.Mails = p.log, p.worker, p.auth, p.authGRPC, p.email, os.Stdout
+	p.Log, p.Mails = p.log, os.Stdout
 	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log = p.bus, p.topology, present, p.log
-	p.Auth.Prefix, p.Email.SMTP.TLS = p.prefix, email.TLS(p.smtpTLS)
+	p.Auth.Prefix = p.prefix
 	for _, name := range names {
 		if err := p.Process.Start(name); err != nil {
 			return err
@@ -436,7 +415,11 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	select {
 	case <-g.Ready():
 		if p.embedded {
-			fmt.Printf(greeting, p.options.data, os.Args[0])
+			where := ""
+			if url := "ws://" + g.WebSocketAddress() + "/ws"; p.options.gate.WebSocket != "" && url != defaultGate {
+				where = " --gate " + url
+			}
+			fmt.Printf(greeting, p.options.data, os.Args[0], where)
 		}
 	case <-p.Parts.Failed():
 	case <-ctx.Done():

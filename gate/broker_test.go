@@ -201,9 +201,19 @@ func TestQueueFull(t *testing.T) {
 	c := r.login(t, overTCP, "")
 	for i := range 3 { // one with the consumer, one in the queue, and one too many
 		c.send(request(uint64(i), "slow.down", ""))
+		c.packet(codec.Heartbeat, 0, nil)
+		if p := c.next(); p.Type != codec.Heartbeat && i < 2 { // now the request has been read
+			t.Fatalf("got a %v packet", p.Type)
+		} else if p.Type == codec.Data { // the refusal came first
+			var m codec.Message
+			if err := codec.DecodeMessage(p.Body, &m); err != nil || failed(t, &m) != codes.ResourceExhausted {
+				t.Fatalf("got %+v, %v", m, err)
+			}
+			return
+		}
 		eventually(t, "the request is published", func() bool {
 			bytes, unconfirmed := r.gate.shards[0].Pending()
-			return r.gate.stats.Messages.Load() == int64(i)+1 && bytes == 0 && unconfirmed == 0
+			return bytes == 0 && unconfirmed == 0
 		})
 	}
 	if m := c.message(); failed(t, m) != codes.ResourceExhausted {

@@ -52,6 +52,7 @@ type Config struct {
 	Heartbeat        time.Duration // how often a client is to send one; 30 s
 	HandshakeTimeout time.Duration // 5 s
 	RequestTimeout   time.Duration // how long a request may wait for its reply; 10 s
+	DrainTimeout     time.Duration // how long requests in flight may still be answered when the gate ends; 5 s
 
 	Limits Limits
 }
@@ -96,6 +97,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Heartbeat, 30*time.Second)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
+	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.Limits.Connections, min(10_000, fileLimit()))
 	setDefault(&c.Limits.InFlight, 64)
 	setDefault(&c.Limits.Message, 1<<20)
@@ -151,7 +153,7 @@ func (c Config) validate() error {
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour || c.Heartbeat%time.Second != 0 {
 		return fmt.Errorf("gate: heartbeat: got %v, want whole seconds from 1s to 1h", c.Heartbeat)
 	}
-	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout} {
+	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout, "drain timeout": c.DrainTimeout} {
 		if v < 10*time.Millisecond || v > time.Hour {
 			return fmt.Errorf("gate: %s: got %v, want 10ms to 1h", name, v)
 		}

@@ -49,7 +49,7 @@ func startEngine(g *Gate) (*engine, error) {
 		err = e.loops.Start()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("gate: start the event loops: %w", err)
+		return nil, fmt.Errorf("start the event loops: %w", err)
 	}
 	return e, nil
 }

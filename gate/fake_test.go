@@ -27,6 +27,7 @@ func newFake(t testing.TB, p bus.Publisher, execute func(func()) error) (*Gate, 
 		t.Fatal(err)
 	}
 	g.began = time.Now()
+	g.canReply.Store(true)
 	close(g.consuming)
 	g.users = newUsers(nil, presence.Gate{}, g.log)
 	g.shards = append(g.shards, bus.NewCoalescer(bus.CoalescerConfig[ref]{

@@ -21,9 +21,11 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -62,6 +64,7 @@ type Gate struct {
 	ready chan struct{}
 	ended chan struct{} // closed when no loop runs any more
 
+	canReply  atomic.Bool   // the gate's queue is there: a reply would not be lost
 	consuming chan struct{} // closed when replies can come for the first time
 	consumes  sync.Once
 	askAgain  atomic.Bool // services did not hear that this gate wants their routes
@@ -92,11 +95,10 @@ const (
 	keepQueue = time.Minute
 	// maxReplyQueue bounds what waits in the broker for a gate that is stuck.
 	maxReplyQueue = 256 << 20
-	// drainTime is how long requests in flight may still be answered when the
-	// gate ends, and again how long clients have to go. It is over the linger of a
-	// session. stopTime is what running gRPC calls get.
-	drainTime = 3 * time.Second
-	stopTime  = 5 * time.Second
+	// lingerTime is how long clients have to go when the gate ends. It is over the
+	// linger of a session. stopTime is what running gRPC calls get.
+	lingerTime = 3 * time.Second
+	stopTime   = 5 * time.Second
 	// repliesTime is how long the gate waits for its queue before it takes clients.
 	repliesTime = 2 * time.Second
 )
@@ -170,20 +172,23 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 		return err
 	}
 	// What feeds another starts after it, and ends before it.
-	parts := newParts()
-	defer func() { err = errors.Join(err, parts.end()) }()
+	all := parts.New()
+	defer func() {
+		all.Stop()
+		err = errors.Join(err, all.Wait())
+	}()
 	g.users = newUsers(g.cfg.Presence, presence.Gate{ID: g.id, Address: g.cfg.AdvertiseGRPC}, g.log)
-	parts.start("presence", func(ctx context.Context) error { g.users.run(ctx); return nil })
-	parts.start("events", func(ctx context.Context) error { g.publishEvents(ctx); return nil })
-	if err := g.startPublishers(parts); err != nil {
+	all.Start("presence", func(ctx context.Context) error { g.users.run(ctx); return nil })
+	all.Start("events", func(ctx context.Context) error { g.publishEvents(ctx); return nil })
+	if err := g.startPublishers(all); err != nil {
 		return errors.Join(err, listeners.close())
 	}
-	parts.start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
-	parts.start("replies", g.consume)
-	g.awaitReplies(ctx, parts)
-	g.serveGRPC(parts, listeners.grpc)
+	all.Start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
+	all.Start("replies", g.consume)
+	g.awaitReplies(ctx, all)
+	g.serveGRPC(all, listeners.grpc)
 	listeners.grpc = nil
-	parts.onEnd(func() {
+	all.OnStop(func() {
 		cancel()
 		g.verifiers.Wait()
 	})
@@ -191,11 +196,11 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, listeners.close())
 	}
-	parts.onEnd(func() { g.stopEngine(e) })
-	parts.start("ticks", func(ctx context.Context) error { g.tick(ctx); return nil })
+	all.OnStop(func() { g.stopEngine(e) })
+	all.Start("ticks", func(ctx context.Context) error { g.tick(ctx); return nil })
 	var stopAccepting []func()
 	for _, l := range listeners.clients {
-		stopAccepting = append(stopAccepting, parts.start(l.transport.String(), func(ctx context.Context) error {
+		stopAccepting = append(stopAccepting, all.Start(l.transport.String(), func(ctx context.Context) error {
 			return e.accept(ctx, l.Listener, l.transport)
 		}))
 	}
@@ -206,7 +211,7 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 
 	select {
 	case <-ctx.Done():
-	case <-parts.failed:
+	case <-all.Failed():
 	}
 	g.drain(stopAccepting)
 	return nil
@@ -214,26 +219,15 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 
 // awaitReplies lets the first clients find a gate that can answer. Without a broker
 // it goes on after a while: they then hear UNAVAILABLE.
-func (g *Gate) awaitReplies(ctx context.Context, p *parts) {
+func (g *Gate) awaitReplies(ctx context.Context, p *parts.Parts) {
 	timer := time.NewTimer(repliesTime)
 	defer timer.Stop()
 	select {
 	case <-g.consuming:
-	case <-p.failed:
+	case <-p.Failed():
 	case <-ctx.Done():
 	case <-timer.C:
 		g.log.Warn("the broker is not available yet: clients are taken, and hear so")
-	}
-}
-
-// canReply says whether the gate's queue has ever been there: a reply that comes
-// before would be lost.
-func (g *Gate) canReply() bool {
-	select {
-	case <-g.consuming:
-		return true
-	default:
-		return false
 	}
 }
 
@@ -250,13 +244,13 @@ func (g *Gate) stopEngine(e *engine) {
 }
 
 // serveGRPC serves the Gate service, where it has an address.
-func (g *Gate) serveGRPC(p *parts, l net.Listener) {
+func (g *Gate) serveGRPC(p *parts.Parts, l net.Listener) {
 	if l == nil {
 		return
 	}
 	server := grpc.NewServer(g.cfg.GRPCOptions...)
 	gatepb.RegisterGateServer(server, &service{gate: g})
-	p.start("gRPC", func(ctx context.Context) error {
+	p.Start("gRPC", func(ctx context.Context) error {
 		stopped := make(chan struct{})
 		stop := context.AfterFunc(ctx, func() {
 			defer close(stopped)
@@ -282,18 +276,13 @@ func stopServer(server *grpc.Server) {
 
 // startPublishers opens the publisher shards. They end after what they hold was
 // published.
-func (g *Gate) startPublishers(p *parts) error {
+func (g *Gate) startPublishers(p *parts.Parts) error {
 	header := bus.Header{Gate: g.id, GateAddress: g.cfg.AdvertiseGRPC}
 	for i := range g.cfg.Publishers {
 		publisher, err := g.cfg.Bus.Publisher()
 		if err != nil {
-			return fmt.Errorf("gate: open a publisher: %w", err)
+			return fmt.Errorf("open a publisher: %w", err)
 		}
-		p.onEnd(func() {
-			if err := publisher.Close(); err != nil {
-				g.log.WithError(err).Warn("close a publisher")
-			}
-		})
 		c := bus.NewCoalescer(bus.CoalescerConfig[ref]{
 			Publisher: publisher, Exchange: g.cfg.Topology.RequestExchange(), Window: g.cfg.Window,
 			MaxPending: g.cfg.Limits.PendingPerPublisher, Settle: g.settled,
@@ -304,7 +293,7 @@ func (g *Gate) startPublishers(p *parts) error {
 			},
 		})
 		g.shards = append(g.shards, c)
-		p.start(fmt.Sprintf("publisher %d", i), c.Run)
+		p.Start(fmt.Sprintf("publisher %d", i), c.Run)
 	}
 	return nil
 }
@@ -312,15 +301,16 @@ func (g *Gate) startPublishers(p *parts) error {
 // drain lets requests in flight be answered, and sends all clients away.
 func (g *Gate) drain(stopAccepting []func()) {
 	g.draining.Store(true)
-	g.await("requests in flight", g.waiting)
+	g.await(g.cfg.DrainTimeout, "requests in flight", g.waiting)
 	for _, stop := range stopAccepting {
 		stop()
 	}
-	ctx, cancel := context.WithTimeout(g.base, drainTime)
+	ctx, cancel := context.WithTimeout(g.base, stopTime)
 	defer cancel()
 	for _, l := range g.allLoops() {
 		_, err := onLoop(ctx, l, func() (struct{}, error) {
 			for _, s := range l.sessions {
+				s.failPending(codes.Unavailable, "the gate is shutting down")
 				s.kick(kickShutdown, "the gate is shutting down")
 			}
 			return struct{}{}, nil
@@ -330,12 +320,12 @@ func (g *Gate) drain(stopAccepting []func()) {
 		}
 	}
 	// Who is cut off before it has read its kick may never get to read it.
-	g.await("clients that have not closed", func(context.Context) bool { return g.stats.Connections.Load() > 0 })
+	g.await(lingerTime, "clients that have not closed", func(context.Context) bool { return g.stats.Connections.Load() > 0 })
 }
 
 // await waits until there is nothing to wait for, or no time left.
-func (g *Gate) await(what string, waiting func(context.Context) bool) {
-	ctx, cancel := context.WithTimeout(g.base, drainTime)
+func (g *Gate) await(limit time.Duration, what string, waiting func(context.Context) bool) {
+	ctx, cancel := context.WithTimeout(g.base, limit)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()

@@ -9,8 +9,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/bus/mem"
+	"github.com/motto123/minigate/pkg/failure"
 	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -143,12 +145,73 @@ func TestEnd(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > lingerTime {
 		t.Errorf("the end took %v, with nobody to wait for", took)
 	}
 	if here(t, r.gate.cfg.Presence, 5, r) {
 		t.Error("user 5 is in presence after the gate's end")
 	}
+}
+
+// TestEndAnswersWhatIsLeft: a request that nobody answers while the gate drains is
+// answered before the kick.
+func TestEndAnswersWhatIsLeft(t *testing.T) {
+	r := start(t, func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	c.send(request(1, "a.b", "never answered"))
+	s.next()
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	if m := c.message(); m.ID != 1 || failed(t, m) != codes.Unavailable {
+		t.Errorf("got %+v", m)
+	}
+	if kick := c.ends(); kick != kickShutdown {
+		t.Errorf("kick %q", kick)
+	}
+	c.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOnlyRequestsHaveADeadline: a notify that was acknowledged as safe, and an ack,
+// may wait for their service as long as it takes.
+func TestOnlyRequestsHaveADeadline(t *testing.T) {
+	r := start(t)
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	for kind, want := range map[codec.MessageType]bool{codec.Request: true, codec.Notify: false, codec.Ack: false} {
+		m := request(1, "a.b", "")
+		m.Type = kind
+		c.send(m)
+		if a := s.next(); a.Type != uint8(kind) || (a.Deadline != 0) != want {
+			t.Errorf("%v: got type %d with deadline %d", kind, a.Type, a.Deadline)
+		}
+	}
+}
+
+// TestRepliesCanNotCome: while the gate's queue is gone, a request is refused rather
+// than published for an answer that would be lost; with the queue everything is
+// back, and who is here is in presence again.
+func TestRepliesCanNotCome(t *testing.T) {
+	r := start(t, withUsers(t))
+	serve(t, r.bus, "a", echo)
+	c := r.login(t, overTCP, "user 5")
+	c.call(request(1, "a.b", ""))
+	r.gate.canReply.Store(false) // as Consumer.Lost does
+	if m := c.call(request(2, "a.b", "")); failed(t, m) != codes.Unavailable {
+		t.Errorf("got %+v", m)
+	}
+	if err := r.gate.cfg.Presence.Remove(t.Context(), 5, r.gate.id); err != nil {
+		t.Fatal(err)
+	}
+	r.gate.canReply.Store(true)
+	r.gate.users.announceAll()
+	if m := c.call(request(3, "a.b", "")); m.Type != codec.Response || string(m.Name) == failure.Name {
+		t.Errorf("got %+v", m)
+	}
+	eventually(t, "user 5 is in presence again", func() bool { return here(t, r.gate.cfg.Presence, 5, r) })
 }
 
 // TestEndWithStubbornClients: a client that does not close does not keep the gate.

@@ -179,6 +179,10 @@ func (g *Gate) onSession(ctx context.Context, id uint64, f func(*session) error,
 	}
 	l := loops[index]
 	_, err := onLoop(ctx, l, func() (struct{}, error) {
+		if err := ctx.Err(); err != nil { // nobody waits for it any more
+			undo()
+			return struct{}{}, status.FromContextError(err).Err()
+		}
 		s := l.sessions[id]
 		if s == nil || s.state != active {
 			undo()

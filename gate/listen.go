@@ -26,7 +26,7 @@ func (g *Gate) listen(ctx context.Context) (*listeners, error) {
 		// Heartbeats say more than TCP's keep-alives do.
 		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", *address)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("gate: listen for %s: %w", what, err), all.close())
+			return nil, errors.Join(fmt.Errorf("listen for %s: %w", what, err), all.close())
 		}
 		*address = l.Addr().String()
 		return l, nil

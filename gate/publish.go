@@ -68,7 +68,7 @@ func (s *session) publish(m *codec.Message) {
 		s.reject(m, &p, codes.Unavailable, "the gate is shutting down")
 		return
 	}
-	if g.cfg.Bus.State() != bus.Up || !g.canReply() {
+	if g.cfg.Bus.State() != bus.Up || !g.canReply.Load() {
 		s.reject(m, &p, codes.Unavailable, "the broker is not available")
 		return
 	}
@@ -81,7 +81,10 @@ func (s *session) publish(m *codec.Message) {
 	r := &l.request
 	r.Session, r.Sequence, r.User = s.id, s.sequence, s.user
 	r.Type, r.DataType, r.ID = uint8(m.Type), uint8(m.Data), m.ID
-	r.Name, r.Data, r.Deadline = m.Name, m.Body, l.wall+g.timeoutMillis
+	r.Name, r.Data, r.Deadline = m.Name, m.Body, 0
+	if m.Type == codec.Request { // what nobody waits for is never too late
+		r.Deadline = l.wall + g.timeoutMillis
+	}
 	r.Address = appendAddress(r.Address[:0], s.address)
 	l.item = bus.AppendRequest(l.item[:0], r)
 	r.Name, r.Data = nil, nil // they alias what was read from the socket
@@ -135,6 +138,14 @@ func (s *session) expirePending() {
 		p, _ := s.settle(s.pending[0].sequence)
 		s.loop.gate.stats.Deadlines.Add(1)
 		s.fail(&p, codes.DeadlineExceeded, "no reply in time")
+	}
+}
+
+// failPending answers everything that waits.
+func (s *session) failPending(code codes.Code, text string) {
+	for len(s.pending) > 0 {
+		p, _ := s.settle(s.pending[0].sequence)
+		s.fail(&p, code, text)
 	}
 }
 

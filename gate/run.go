@@ -3,12 +3,9 @@ package gate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -17,59 +14,6 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/proto/gatepb"
 )
-
-// parts are the goroutines of a gate's Run, and what else has to be ended.
-type parts struct {
-	failed chan struct{} // closed when a part ends that nobody stopped
-	stops  []func()      // in the order of starting
-
-	mu    sync.Mutex
-	err   error
-	fails sync.Once
-}
-
-func newParts() *parts { return &parts{failed: make(chan struct{})} }
-
-// start runs f until end or the function that it returns is called, which waits
-// for f's end. It may be called twice.
-func (p *parts) start(name string, f func(context.Context) error) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		err := f(ctx)
-		if ctx.Err() == nil {
-			p.fails.Do(func() { close(p.failed) })
-		}
-		if err != nil {
-			p.mu.Lock()
-			if p.err == nil {
-				p.err = fmt.Errorf("gate: %s: %w", name, err)
-			}
-			p.mu.Unlock()
-		}
-	}()
-	stop = func() {
-		cancel()
-		<-ended
-	}
-	p.onEnd(stop)
-	return stop
-}
-
-// onEnd has f called when its turn comes in end.
-func (p *parts) onEnd(f func()) { p.stops = append(p.stops, f) }
-
-// end ends what was started, the last first, and returns the first error of a
-// part.
-func (p *parts) end() error {
-	for _, stop := range slices.Backward(p.stops) {
-		stop()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
-}
 
 // consume takes envelopes from the gate's own queue.
 func (g *Gate) consume(ctx context.Context) error {
@@ -86,9 +30,13 @@ func (g *Gate) consume(ctx context.Context) error {
 		Prefetch: prefetch,
 		Handle:   g.deliver,
 		Ready: func() {
+			g.canReply.Store(true)
 			g.consumes.Do(func() { close(g.consuming) })
 			g.askForRoutes()
+			// While the queue was gone, pushes that found no queue took users out.
+			g.users.announceAll()
 		},
+		Lost: func() { g.canReply.Store(false) },
 	})
 }
 

@@ -25,6 +25,7 @@ type users struct {
 	leaving  map[int64]struct{}      // their last session is gone
 	removing map[int64]chan struct{} // being taken out of presence; closed after
 	wake     chan struct{}           // holds one token: look at leaving
+	again    chan struct{}           // holds one token: say again who is here
 }
 
 // refreshEvery is well under the expiry of a presence, so that one missed round
@@ -38,7 +39,7 @@ func newUsers(store *presence.Store, gate presence.Gate, log logrus.FieldLogger)
 	return &users{
 		store: store, gate: gate, log: log,
 		sessions: make(map[int64]int), leaving: make(map[int64]struct{}), removing: make(map[int64]chan struct{}),
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), again: make(chan struct{}, 1),
 	}
 }
 
@@ -111,12 +112,22 @@ func (u *users) run(ctx context.Context) {
 			u.removeLeft(ctx, lasting)
 		case <-ticker.C:
 			u.refresh(ctx)
+		case <-u.again:
+			u.refresh(ctx)
 		case <-ctx.Done():
 			timer := time.AfterFunc(presenceTimeout, cancel)
 			defer timer.Stop()
 			u.removeLeft(lasting, lasting)
 			return
 		}
+	}
+}
+
+// announceAll has run say soon that all users are here.
+func (u *users) announceAll() {
+	select {
+	case u.again <- struct{}{}:
+	default:
 	}
 }
 
@@ -154,6 +165,9 @@ func (u *users) takeLeft() (user int64, done chan struct{}, ok bool) {
 }
 
 func (u *users) refresh(ctx context.Context) {
+	if u.store == nil {
+		return
+	}
 	u.mu.Lock()
 	here := make([]int64, 0, len(u.sessions))
 	for user := range u.sessions {

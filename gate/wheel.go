@@ -20,7 +20,7 @@ type wheelList struct{ first *session }
 
 func (w *wheel) init(now int64) { w.at = now / wheelTick }
 
-// put makes s due at a time in Unix milliseconds.
+// put makes s due at a time, in milliseconds since the gate began.
 func (w *wheel) put(s *session, due int64) {
 	w.remove(s)
 	slot := due/wheelTick + 1                      // never early

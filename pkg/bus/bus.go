@@ -56,7 +56,8 @@ type Publisher interface {
 	// queues without a bound and never waits for a reconnect.
 	Publish(m Message, done func(error))
 
-	// Close waits up to 5 s for outstanding confirms.
+	// Close waits up to 5 s for outstanding confirms, and reports the rest with
+	// ErrClosed before it returns. It may be called again.
 	Close() error
 }
 
@@ -120,6 +121,9 @@ type Consumer struct {
 	// Ready, if set, is called each time the queue is bound and consuming has
 	// begun: once at the start and once after each reconnect. It must not block.
 	Ready func()
+	// Lost, if set, is called after Ready when the connection was lost, before
+	// Consume tries to consume again. It must not block.
+	Lost func()
 	// Drain is how long after ctx's end deliveries may still be acked.
 	Drain time.Duration
 }

@@ -8,6 +8,7 @@ import (
 // CoalescerConfig says how items become envelopes. R is what the owner wants
 // back with each item's outcome.
 type CoalescerConfig[R any] struct {
+	// Publisher is closed by the end of Run.
 	Publisher Publisher
 	Exchange  string
 	// Window is how many envelopes may be unconfirmed before further items wait
@@ -132,28 +133,23 @@ func (c *Coalescer[R]) signal() {
 	}
 }
 
-// Run publishes until ctx ends, then publishes what is still there, waits until
-// everything is settled, and returns. The publisher settles everything when its
-// connection is lost or it is closed, so Run does not hang without a broker.
+// Run publishes until ctx ends. It then publishes what is still there and closes
+// the publisher, which waits for a while for confirms and settles the rest, so
+// that Run ends also while the broker takes nothing.
 func (c *Coalescer[R]) Run(ctx context.Context) error {
-	done := ctx.Done()
 	var batch []*envelope[R]
 	for {
 		select {
 		case <-c.wake:
-		case <-done:
-			done = nil
-			c.mu.Lock()
-			c.closed = true
-			c.mu.Unlock()
+		case <-ctx.Done():
+			for _, e := range c.end(batch[:0]) {
+				c.publish(e)
+			}
+			return c.cfg.Publisher.Close()
 		}
-		var finished bool
-		batch, finished = c.take(batch[:0])
+		batch = c.take(batch[:0])
 		for _, e := range batch {
 			c.publish(e)
-		}
-		if finished && len(batch) == 0 {
-			return nil
 		}
 		clear(batch)
 	}
@@ -161,18 +157,31 @@ func (c *Coalescer[R]) Run(ctx context.Context) error {
 
 // take moves what may be published now out of pending. All that waited goes out
 // together, one envelope a key: the window is looked at between batches.
-func (c *Coalescer[R]) take(batch []*envelope[R]) (_ []*envelope[R], finished bool) {
+func (c *Coalescer[R]) take(batch []*envelope[R]) []*envelope[R] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.unconfirmed < c.cfg.Window && len(c.pending) > 0 {
-		batch = append(batch, c.pending...)
-		clear(c.pending)
-		c.pending = c.pending[:0]
-		clear(c.open)
-		c.unconfirmed += len(batch)
-		c.bytes = 0
+	if c.unconfirmed < c.cfg.Window {
+		batch = c.takeAll(batch)
 	}
-	return batch, c.closed && c.unconfirmed == 0 && len(c.pending) == 0
+	return batch
+}
+
+// end takes no more items, and moves what there is out of pending.
+func (c *Coalescer[R]) end(batch []*envelope[R]) []*envelope[R] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	return c.takeAll(batch)
+}
+
+func (c *Coalescer[R]) takeAll(batch []*envelope[R]) []*envelope[R] {
+	batch = append(batch, c.pending...)
+	clear(c.pending)
+	c.pending = c.pending[:0]
+	clear(c.open)
+	c.unconfirmed += len(batch)
+	c.bytes = 0
+	return batch
 }
 
 func (c *Coalescer[R]) publish(e *envelope[R]) {
@@ -195,7 +204,7 @@ func (c *Coalescer[R]) settled(e *envelope[R]) {
 	if keep && len(c.free) < keepEnvelopes {
 		c.free = append(c.free, e)
 	}
-	signal := c.unconfirmed < c.cfg.Window && len(c.pending) > 0 || c.closed
+	signal := c.unconfirmed < c.cfg.Window && len(c.pending) > 0
 	c.mu.Unlock()
 	if signal {
 		c.signal()

@@ -17,6 +17,9 @@ import (
 type held struct {
 	published chan publishing
 	now       func(bus.Message) error // confirms at once, where it is set
+	waits     bool                    // Close waits for closed
+	closing   chan struct{}           // closed by Close
+	closed    chan struct{}
 }
 
 type publishing struct {
@@ -25,7 +28,9 @@ type publishing struct {
 	done func(error)
 }
 
-func newHeld() *held { return &held{published: make(chan publishing, 10_000)} }
+func newHeld() *held {
+	return &held{published: make(chan publishing, 10_000), closing: make(chan struct{}), closed: make(chan struct{})}
+}
 
 func (p *held) Publish(m bus.Message, done func(error)) {
 	if p.now != nil {
@@ -35,7 +40,13 @@ func (p *held) Publish(m bus.Message, done func(error)) {
 	p.published <- publishing{m, string(m.Body), done}
 }
 
-func (p *held) Close() error { return nil }
+func (p *held) Close() error {
+	close(p.closing)
+	if p.now == nil && p.waits {
+		<-p.closed
+	}
+	return nil
+}
 
 func (p *held) next(t testing.TB) publishing {
 	t.Helper()
@@ -199,35 +210,38 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestDrain: what waits when Run is to end is published, and Run waits until all is
-// settled.
+// TestDrain: what waits when Run is to end is published at once, and Run ends when
+// the publisher has settled all of it, also where no confirm ever comes.
 func TestDrain(t *testing.T) {
 	p := newHeld()
+	p.waits = true
 	c, settled, stop := coalescer(t, p, nil)
 	add(t, c, "a", 0, "1", 1)
-	first := p.next(t)
+	first := p.next(t) // which nobody confirms: the window stays full
 	add(t, c, "a", 0, "2", 2)
 	ended := make(chan struct{})
 	go func() { stop(); close(ended) }()
-	for {
-		if _, err := c.Add("a", 0, nil, false, 3); errors.Is(err, bus.ErrClosed) {
-			break
-		}
-	}
-	first.done(nil)
 	second := p.next(t)
 	if !strings.HasPrefix(second.body, "2") {
 		t.Errorf("got %q", second.body)
 	}
+	if _, err := c.Add("a", 0, nil, false, 3); !errors.Is(err, bus.ErrClosed) {
+		t.Errorf("an item is taken after the end: %v", err)
+	}
+	<-p.closing
 	select {
 	case <-ended:
-		t.Error("Run has ended with an envelope unconfirmed")
+		t.Error("Run has ended with envelopes unconfirmed")
 	default:
 	}
-	second.done(bus.ErrUnavailable)
+	first.done(nil)
+	second.done(bus.ErrClosed)
+	close(p.closed) // as a publisher does that has settled everything
 	<-ended
-	<-settled
-	if got := <-settled; !errors.Is(got.err, bus.ErrUnavailable) || got.refs[0] != 2 {
+	if got := <-settled; got.err != nil || got.refs[0] != 1 {
+		t.Errorf("settled %v", got)
+	}
+	if got := <-settled; !errors.Is(got.err, bus.ErrClosed) || got.refs[0] != 2 {
 		t.Errorf("settled %v", got)
 	}
 }

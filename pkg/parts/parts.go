@@ -49,23 +49,26 @@ func (p *Parts) Start(name string, f func(context.Context) error) (stop func()) 
 		cancel()
 		<-done
 	}
-	p.mu.Lock()
-	p.stops = append(p.stops, stop)
-	p.mu.Unlock()
+	p.OnStop(stop)
 	return stop
 }
 
 // Closing has Stop close c, when everything that was started after this has
 // ended and before anything that was started earlier does.
 func (p *Parts) Closing(name string, c io.Closer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stops = append(p.stops, func() {
+	p.OnStop(func() {
 		err := c.Close()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.keep("close "+name, err)
 	})
+}
+
+// OnStop has Stop call f, in its turn like the end of a part.
+func (p *Parts) OnStop(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stops = append(p.stops, f)
 }
 
 // keep takes the first error. p.mu is held.

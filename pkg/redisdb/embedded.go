@@ -21,6 +21,7 @@ type Embedded struct {
 	redis.UniversalClient
 	server *miniredis.Miniredis
 	path   string
+	lock   *os.File // nil where nothing is kept
 }
 
 const (
@@ -33,14 +34,20 @@ const (
 // OpenEmbedded starts the server on a free loopback port, with what the file at
 // path holds; an empty path keeps nothing. Run is to be called.
 func OpenEmbedded(path string) (*Embedded, error) {
-	server := miniredis.NewMiniRedis()
-	if err := server.StartAddr("127.0.0.1:0"); err != nil {
-		return nil, fmt.Errorf("start the embedded redis: %w", err)
+	e := &Embedded{server: miniredis.NewMiniRedis(), path: path}
+	if path != "" {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("open the embedded redis: %w", err)
+		}
+		var err error
+		if e.lock, err = lock(path + ".lock"); err != nil {
+			return nil, fmt.Errorf("open the embedded redis: %w", err)
+		}
 	}
-	e := &Embedded{
-		UniversalClient: redis.NewClient(&redis.Options{Addr: server.Addr()}),
-		server:          server, path: path,
+	if err := e.server.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the embedded redis: %w", err), e.unlock())
 	}
+	e.UniversalClient = redis.NewClient(&redis.Options{Addr: e.server.Addr()})
 	if err := e.load(); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
@@ -73,7 +80,14 @@ func (e *Embedded) Run(ctx context.Context) error {
 func (e *Embedded) close() error {
 	err := e.UniversalClient.Close()
 	e.server.Close()
-	return err
+	return errors.Join(err, e.unlock())
+}
+
+func (e *Embedded) unlock() error {
+	if e.lock == nil {
+		return nil
+	}
+	return e.lock.Close()
 }
 
 // entry is one key in the file; a string may hold any bytes, the other kinds hold
@@ -160,9 +174,6 @@ func (e *Embedded) read(x *entry) bool {
 func (e *Embedded) load() error {
 	if e.path == "" {
 		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(e.path), 0o700); err != nil {
-		return fmt.Errorf("load the embedded redis: %w", err)
 	}
 	b, err := os.ReadFile(e.path)
 	if errors.Is(err, os.ErrNotExist) {

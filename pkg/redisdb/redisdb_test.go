@@ -2,6 +2,7 @@ package redisdb
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,6 +109,19 @@ func TestEmbeddedRefusesAFileThatItDidNotWrite(t *testing.T) {
 		t.Error(e.close())
 		t.Fatal("a broken file was taken")
 	}
+}
+
+func TestOneProcessAtATimeHasTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "redis.json")
+	_, stop := open(t, path)
+	if e, err := OpenEmbedded(path); !errors.Is(err, ErrInUse) {
+		if err == nil {
+			t.Error(e.close())
+		}
+		t.Fatalf("a second one: got %v, want ErrInUse", err)
+	}
+	stop()
+	open(t, path)
 }
 
 func TestOpenTalksToARealServer(t *testing.T) {

@@ -139,6 +139,9 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 		spec.Ready()
 	}
 	err = b.handOut(ctx, deliveries, a, spec.Handle)
+	if err != nil && spec.Lost != nil {
+		spec.Lost()
+	}
 	if stop() { // it will not run, perhaps because ctx ended only now
 		deadline = time.Now().Add(spec.Drain)
 		noted.Done()

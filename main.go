@@ -173,7 +173,7 @@ func databaseCommand(o *options) *cobra.Command {
 			if err := errors.Join(sqldb.Init(ctx, d, schema), d.Close()); err != nil {
 				return err
 			}
-			fmt.Println("the database has all tables")
+			fmt.Println("The database has its tables.")
 			return nil
 		}, o.databaseFlags))
 	return db
@@ -300,6 +300,7 @@ func (o *options) run(ctx context.Context, connect func(context.Context, *proces
 	}
 	p := &process{Process: o.process, options: o, log: log, topology: bus.NewTopology(o.prefix)}
 	p.Parts = parts.New()
+	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
 	if err = connect(ctx, p); err == nil {
@@ -330,6 +331,7 @@ type process struct {
 	topology bus.Topology
 	bus      bus.Bus
 	embedded bool
+	stores   bool // has a worker with a database and ids of its own
 }
 
 // connect opens the services that a production process talks to; none of them has
@@ -339,13 +341,16 @@ func (o *options) connect(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	p.Parts.Closing("Redis", p.Redis)
-	if p.DB, err = sqldb.Open(ctx, sqldb.Config{Address: o.database}); err != nil {
-		return err
+	if p.stores {
+		if p.DB, err = sqldb.Open(ctx, sqldb.Config{Address: o.database}); err != nil {
+			return err
+		}
+		p.Parts.Closing("the database", p.DB)
 	}
-	p.Parts.Closing("the database", p.DB)
 	b, err := rabbit.Open(rabbit.Config{
 		URL: o.rabbitmq, Topology: p.topology, Name: "minigate " + strings.Join(os.Args[1:min(len(os.Args), 3)], " "),
-		Report: func(err error) { p.log.WithError(err).Warn("RabbitMQ") },
+		Report: func(err error) { p.log.WithError(err).Warn("RabbitMQ can not be used; trying again") },
+		Back:   func(outage time.Duration) { p.log.Infof("RabbitMQ is back after %v", outage.Round(time.Millisecond)) },
 	})
 	if err != nil {
 		return err
@@ -375,7 +380,7 @@ func (o *options) embed(ctx context.Context, p *process) (err error) {
 
 // start starts the parts: what others need first, the gate last.
 func (p *process) start(ctx context.Context, names []string, withGate bool) (err error) {
-	if slices.Contains(names, "auth") || slices.Contains(names, "chat") { // a node number is not leased for nothing
+	if p.stores {
 		if p.IDs, err = snowflakes.New(snowflakes.Config{Redis: p.Redis, Prefix: p.prefix, Log: p.log}); err != nil {
 			return err
 		}
@@ -396,12 +401,9 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	p.Log, p.Mails = p.log, os.Stdout
 	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log = p.bus, p.topology, present, p.log
 	p.Auth.Prefix = p.prefix
-	for _, name := range names {
-		if err := p.Process.Start(name); err != nil {
-			return err
-		}
+	if err := p.Process.Start(names...); err != nil {
+		return err
 	}
-	p.Parts.Start("events", p.Events.Run) // now that all have subscribed
 	if !withGate {
 		return nil
 	}

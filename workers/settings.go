@@ -19,6 +19,11 @@ func (p *Process) AuthSettings(s settings.Set) {
 	s.Address(&p.AuthGRPC, "auth-grpc", "127.0.0.1:7102", false, "where the auth worker is called by gRPC")
 	s.Duration(&p.Auth.TokenLife, "token-life", 30*24*time.Hour, time.Minute, 10*365*24*time.Hour, "how long a login lasts")
 	s.Duration(&p.Auth.CodeLife, "code-life", 15*time.Minute, time.Minute, 24*time.Hour, "how long a mailed code is good for")
+	l := &p.Auth.Limits
+	s.Int(&l.LoginAddress.Burst, "login-burst", 20, -1, 1_000_000, "logins of one address at once; -1 is no limit")
+	s.Duration(&l.LoginAddress.Every, "login-every", 3*time.Second, time.Millisecond, 24*time.Hour, "how long until one more login")
+	s.Int(&l.RegisterAddress.Burst, "register-burst", 10, -1, 1_000_000, "registrations of one address at once; -1 is no limit")
+	s.Duration(&l.RegisterAddress.Every, "register-every", time.Minute, time.Millisecond, 24*time.Hour, "how long until one more registration")
 }
 
 // EmailSettings declares the settings of the email worker.

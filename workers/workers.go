@@ -49,21 +49,31 @@ type Process struct {
 // Names are the services that Start knows.
 func Names() []string { return []string{"auth", "chat", "echo", "email"} }
 
-// Start starts the parts of a service; the events that it subscribed to come
-// when p.Events runs.
-func (p *Process) Start(name string) error {
-	switch name {
-	case "auth":
-		return p.startAuth()
-	case "chat":
-		return p.startChat()
-	case "echo":
-		p.Parts.Start("echo", echo.New(p.Worker).Run)
-		return nil
-	case "email":
-		return p.startEmail()
+// Start starts services, and events behind them: those end after the services that
+// publish them. auth ends after chat, which asks it.
+func (p *Process) Start(names ...string) error {
+	if err := Check(names); err != nil {
+		return err
 	}
-	return fmt.Errorf("worker: got %q, want one of %s", name, strings.Join(Names(), ", "))
+	prepare := map[string]func() (start func(), err error){
+		"auth": p.prepareAuth, "chat": p.prepareChat, "echo": p.prepareEcho, "email": p.prepareEmail,
+	}
+	var starts []func()
+	for _, name := range Names() {
+		if !slices.Contains(names, name) {
+			continue
+		}
+		start, err := prepare[name]()
+		if err != nil {
+			return err
+		}
+		starts = append(starts, start)
+	}
+	p.Parts.Start("events", p.Events.Run) // now that all have subscribed
+	for _, start := range starts {
+		start()
+	}
+	return nil
 }
 
 // Check says which of names is no service.
@@ -76,16 +86,20 @@ func Check(names []string) error {
 	return nil
 }
 
-func (p *Process) startAuth() error {
+func (p *Process) prepareEcho() (start func(), err error) {
+	return func() { p.Parts.Start("echo", echo.New(p.Worker).Run) }, nil
+}
+
+func (p *Process) prepareAuth() (start func(), err error) {
 	cfg := p.Auth
 	cfg.DB, cfg.Redis, cfg.IDs, cfg.Events, cfg.Log = p.DB, p.Redis, p.IDs, p.Events, p.Log.WithField("service", "auth")
 	s, err := auth.New(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	listener, err := net.Listen("tcp", p.AuthGRPC)
 	if err != nil {
-		return fmt.Errorf("auth: listen for gRPC (--auth-grpc): %w", err)
+		return nil, fmt.Errorf("auth: listen for gRPC (--auth-grpc): %w", err)
 	}
 	w := worker.New("auth", p.Worker)
 	s.Register(w)
@@ -94,42 +108,41 @@ func (p *Process) startAuth() error {
 	for _, name := range []string{email.VerificationEvent, email.PasswordResetEvent} {
 		p.Events.Reserve(email.Group, name)
 	}
-	p.Parts.Start("auth, in the background", s.Run)
-	p.Parts.Start("auth gRPC", func(ctx context.Context) error {
-		server := grpc.NewServer()
-		s.RegisterGRPC(server)
-		return serve(ctx, server, listener)
-	})
-	p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
-	return nil
+	return func() {
+		p.Parts.Start("auth, in the background", s.Run)
+		p.Parts.Start("auth gRPC", func(ctx context.Context) error {
+			server := grpc.NewServer()
+			s.RegisterGRPC(server)
+			return serve(ctx, server, listener)
+		})
+		p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
+	}, nil
 }
 
-func (p *Process) startChat() error {
+func (p *Process) prepareChat() (start func(), err error) {
 	w := worker.New("chat", p.Worker)
 	log := p.Log.WithField("service", "chat")
 	s, err := chat.New(chat.Config{DB: p.DB, IDs: p.IDs, Users: p.Users, Push: chat.PushBy(w), Log: log})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.Register(w)
-	p.Parts.Start("chat", whenReady(p.DB, log, w.Run, "conversations", "messages"))
-	return nil
+	return func() { p.Parts.Start("chat", whenReady(p.DB, log, w.Run, "conversations", "messages")) }, nil
 }
 
-func (p *Process) startEmail() error {
+func (p *Process) prepareEmail() (start func(), err error) {
 	cfg := p.Email
 	cfg.Out, cfg.Log = p.Mails, p.Log.WithField("service", "email")
 	s, err := email.New(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.Register(p.Events)
 	how := "mails are printed: no mail server is named"
 	if cfg.SMTP.Address != "" {
 		how = "mails are sent by SMTP through " + cfg.SMTP.Address
 	}
-	cfg.Log.Info(how)
-	return nil
+	return func() { cfg.Log.Info(how) }, nil
 }
 
 // serve serves until ctx ends, and lets running calls end then; they have

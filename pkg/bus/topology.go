@@ -38,6 +38,15 @@ func (t Topology) DeadExchange() string { return t.prefix + ".dead" }
 // DeadQueue keeps what the dead exchange takes.
 func (t Topology) DeadQueue() string { return t.prefix + ".dead" }
 
+// MaxDeadBytes bounds the dead queue: beyond it the oldest dead letter goes.
+const MaxDeadBytes = 256 << 20
+
+// DeadArguments are the AMQP arguments of the dead queue. Everybody who declares it
+// must give the same.
+func (t Topology) DeadArguments() map[string]any {
+	return map[string]any{"x-max-length-bytes": int64(MaxDeadBytes)}
+}
+
 // Exchanges are all exchanges of the installation, durable and of type topic.
 func (t Topology) Exchanges() []string {
 	return []string{t.RequestExchange(), t.ReplyExchange(), t.EventExchange(), t.DeadExchange()}

@@ -103,7 +103,7 @@ func (r *rabbit) declare(connection *amqp.Connection) error {
 		if channel, err = connection.Channel(); err != nil {
 			return fmt.Errorf("open channel: %w", err)
 		}
-		if _, err := channel.QueueDeclare(t.DeadQueue(), true, false, false, false, nil); err != nil {
+		if _, err := channel.QueueDeclare(t.DeadQueue(), true, false, false, false, t.DeadArguments()); err != nil {
 			return fmt.Errorf("declare queue %s: %w", t.DeadQueue(), err)
 		}
 	}

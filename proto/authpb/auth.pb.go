@@ -888,6 +888,7 @@ func (x *FindResponse) GetUser() *User {
 	return nil
 }
 
+// VerifyRequest asks whose token it is, and says which session it is for.
 type VerifyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -950,6 +951,7 @@ func (x *VerifyRequest) GetSession() uint64 {
 	return 0
 }
 
+// VerifyResponse says whose it is.
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	User  int64                  `protobuf:"varint,1,opt,name=user,proto3" json:"user,omitempty"`
@@ -1003,6 +1005,7 @@ func (x *VerifyResponse) GetExpiresAt() int64 {
 	return 0
 }
 
+// UsersRequest asks for users by id.
 type UsersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1,000.
@@ -1048,6 +1051,7 @@ func (x *UsersRequest) GetIds() []int64 {
 	return nil
 }
 
+// UsersResponse has the users that exist.
 type UsersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Users         []*User                `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`

@@ -23,6 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// BindRequest names a session and its user.
 type BindRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -75,6 +76,7 @@ func (x *BindRequest) GetUser() int64 {
 	return 0
 }
 
+// BindResponse says that it is done.
 type BindResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -111,6 +113,7 @@ func (*BindResponse) Descriptor() ([]byte, []int) {
 	return file_gatepb_gate_proto_rawDescGZIP(), []int{1}
 }
 
+// KickRequest names one session or one user.
 type KickRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One session, or 0 and user.
@@ -182,6 +185,7 @@ func (x *KickRequest) GetReason() string {
 	return ""
 }
 
+// KickResponse says how many are gone.
 type KickResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many sessions were closed.
@@ -227,6 +231,7 @@ func (x *KickResponse) GetKicked() int32 {
 	return 0
 }
 
+// JoinRequest names a session and a group.
 type JoinRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Session uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -280,6 +285,7 @@ func (x *JoinRequest) GetGroup() string {
 	return ""
 }
 
+// JoinResponse says that it is done.
 type JoinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -316,6 +322,7 @@ func (*JoinResponse) Descriptor() ([]byte, []int) {
 	return file_gatepb_gate_proto_rawDescGZIP(), []int{5}
 }
 
+// LeaveRequest names a session and a group.
 type LeaveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -368,6 +375,7 @@ func (x *LeaveRequest) GetGroup() string {
 	return ""
 }
 
+// LeaveResponse says that it is done, also where the session was not in the group.
 type LeaveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -404,6 +412,7 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 	return file_gatepb_gate_proto_rawDescGZIP(), []int{7}
 }
 
+// SessionsRequest names a user.
 type SessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	User          int64                  `protobuf:"varint,1,opt,name=user,proto3" json:"user,omitempty"`
@@ -448,6 +457,7 @@ func (x *SessionsRequest) GetUser() int64 {
 	return 0
 }
 
+// SessionsResponse has the user's sessions on this gate.
 type SessionsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sessions      []*Session             `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`

@@ -218,6 +218,9 @@ func (b *Bus) subscribe(s *session, spec bus.Consumer) (*amqp.Channel, <-chan am
 
 // arguments says in the broker's words what a queue is to be.
 func arguments(q bus.Queue, topology bus.Topology) amqp.Table {
+	if q.Name == topology.DeadQueue() {
+		return topology.DeadArguments()
+	}
 	table := amqp.Table{}
 	if q.Expires > 0 {
 		table["x-expires"] = max(1, q.Expires.Milliseconds())

@@ -187,7 +187,7 @@ func (s *session) declare(topology bus.Topology) error {
 				return fmt.Errorf("declare exchange %s: %w", name, err)
 			}
 		}
-		if _, err := ch.QueueDeclare(topology.DeadQueue(), true, false, false, false, nil); err != nil {
+		if _, err := ch.QueueDeclare(topology.DeadQueue(), true, false, false, false, topology.DeadArguments()); err != nil {
 			return fmt.Errorf("declare queue %s: %w", topology.DeadQueue(), err)
 		}
 		if err := ch.QueueBind(topology.DeadQueue(), "#", topology.DeadExchange(), false, nil); err != nil {

@@ -52,7 +52,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 # Only RabbitMQ is needed: the others are said to be there already.
 .PHONY: bench
 bench: build ## Measure this machine, into the tables of docs/performance.md
-	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_SMTP=none \
+	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
 		deploy/services.sh run sh -c '$(BIN) bench --full --rabbitmq "$$MINIGATE_TEST_RABBITMQ" --document docs/performance.md $(BENCHFLAGS)'
 
 .PHONY: microbench

@@ -141,7 +141,7 @@ func TestAgainstGenerated(t *testing.T) {
 // TestUnknownFields: fields of a later version, of every kind, are passed over.
 func TestUnknownFields(t *testing.T) {
 	later := []byte{
-		15<<3 | 0, 5, // a varint
+		15 << 3, 5, // a varint
 		15<<3 | 1, 1, 2, 3, 4, 5, 6, 7, 8, // eight bytes
 		14<<3 | 2, 2, 'x', 'y', // bytes
 		15<<3 | 5, 1, 2, 3, 4, // four bytes

@@ -101,7 +101,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if bad := new(pflag.InvalidValueError); errors.As(err, &bad) {
-			return fmt.Errorf("%w: %s, from flag: %w", settings.ErrValue, bad.GetFlag().Name, settings.Cause(err))
+			return fmt.Errorf("%w: --%s: %w", settings.ErrValue, bad.GetFlag().Name, settings.Cause(err))
 		}
 		return err
 	})

@@ -88,9 +88,9 @@ func TestDevGreeting(t *testing.T) {
 	t.Parallel()
 	d := newDev(t)
 	p := d.start(t)
-	p.says(t, `chat --register --account alice .* --to bob`)
-	p.says(t, `chat --register --account bob .* --to alice`)
-	p.says(t, `call echo\.echo '\{"hello":"world"\}'`)
+	p.says(t, `chat --gate ws://.*/ws --register --account alice .* --to bob`)
+	p.says(t, `chat --gate ws://.*/ws --register --account bob .* --to alice`)
+	p.says(t, `call --gate ws://.*/ws echo\.echo '\{"hello":"world"\}'`)
 	for _, server := range []string{d.tcp, d.ws} {
 		if got := command(t, nil, 0, "call", "echo.echo", `{"hello":"world"}`, "--gate", server); got != "{\"hello\":\"world\"}\n" {
 			t.Errorf("call echo.echo at %s prints %q", server, got)

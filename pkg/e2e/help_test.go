@@ -120,7 +120,7 @@ func TestBadValues(t *testing.T) {
 		"unknown flag":    {args: []string{"gate", "--heartbeet", "3s"}, want: []string{"--heartbeet"}},
 		"unknown command": {args: []string{"gaet"}, want: []string{"gaet", "gate"}},
 		"unknown worker":  {args: []string{"worker", "caht"}, want: []string{"worker", `"caht"`, "auth, chat, echo, email"}},
-		"no worker":       {args: []string{"worker"}, want: []string{"at least 1 arg"}},
+		"no worker":       {args: []string{"worker"}, want: []string{"want the name of one or more of auth, chat, echo, email"}},
 		"broker": {
 			args: []string{"gate", "--rabbitmq", "http://user:hidden@127.0.0.1"},
 			want: []string{"rabbit", "amqp"},

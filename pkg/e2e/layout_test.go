@@ -50,15 +50,16 @@ var rules = map[string]rule{
 	"pkg/bus/mem":     {own: []string{"pkg/bus", "proto"}, others: []string{}},
 	"pkg/bus/bustest": {own: []string{"pkg/bus", "proto"}, others: []string{}},
 	"pkg/events":      {own: []string{"pkg/bus", "proto"}},
+	"pkg/logging":     {own: []string{"pkg/stack"}},
 	"pkg/failure":     {own: []string{"codec", "proto"}},
-	"pkg/worker":      {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/presence"}},
+	"pkg/worker":      {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/presence", "pkg/stack"}},
 	"pkg/client":      {own: []string{"codec", "proto", "pkg/failure"}},
 	"pkg/terminal":    {own: []string{"codec", "proto", "pkg/client", "pkg/failure"}},
 	"pkg/presence":    {others: []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
 	"pkg/authrpc":     {own: []string{"proto"}, others: []string{"google.golang.org/grpc"}},
 	"pkg/load":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/settings"}},
 	"pkg/bench": {own: []string{
-		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/presence", "pkg/settings", "pkg/worker",
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/worker",
 	}},
 }
 

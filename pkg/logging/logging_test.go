@@ -15,6 +15,8 @@ import (
 
 	"github.com/pkg/errors"
 	"go.uber.org/goleak"
+
+	"github.com/motto123/minigate/pkg/stack"
 )
 
 func TestMain(m *testing.M) {
@@ -156,11 +158,11 @@ func TestAStackIsLoggedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := errors.WithStack(fmt.Errorf("outer: %w", errors.Wrap(errors.New("disk full"), "store")))
-	l.WithError(failed).WithField("stack", Stack(failed)).Error("could not store")
+	l.WithError(failed).WithField("stack", stack.Of(failed)).Error("could not store")
 	if n := strings.Count(screen.String(), "logging.TestAStackIsLoggedOnce"); n != 1 {
 		t.Errorf("%d stacks, want 1:\n%s", n, screen.String())
 	}
-	if Stack(stderrors.New("disk full")) != "" {
+	if stack.Of(stderrors.New("disk full")) != "" {
 		t.Error("an error without a stack has one")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 
-	"github.com/motto123/minigate/pkg/logging"
+	"github.com/motto123/minigate/pkg/stack"
 )
 
 // logged writes a line for what went wrong, once, here at the top. What the
@@ -34,8 +34,8 @@ func (w *Worker) logged(next HandlerFunc) HandlerFunc {
 				"session":       caller.Session.ID,
 				"user":          caller.User,
 			}
-			if stack := logging.Stack(err); stack != "" && level < logrus.DebugLevel {
-				fields["stack"] = stack // here, so that a logger that knows no errors has it, too
+			if text := stack.Of(err); text != "" && level < logrus.DebugLevel {
+				fields["stack"] = text // here, so that a logger that knows no errors has it, too
 			}
 			w.log.WithFields(fields).Log(level, "the request failed")
 		}

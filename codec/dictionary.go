@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -69,8 +70,12 @@ func (d *Dictionary) Add(routes ...string) error {
 		if _, ok := next.codes[route]; ok {
 			continue
 		}
-		if err := next.add(route, d.limit); err != nil && first == nil {
+		err := next.add(route, d.limit)
+		if err != nil && first == nil {
 			first = fmt.Errorf("%w: %.64q", err, route)
+		}
+		if errors.Is(err, ErrDictionaryFull) {
+			break // the rest costs nothing, however many they are
 		}
 	}
 	if len(next.routes) > len(old.routes) {
@@ -87,6 +92,9 @@ func (e *entries) add(route string, limit int) error {
 		return ErrDictionaryFull
 	}
 	code := len(e.routes) + 1
+	if len(e.json)+len(route)+len(`"":1,{}`) > MaxDictionary { // it does not fit even in its shortest form
+		return ErrDictionaryFull
+	}
 	grown := e.json
 	if code > 1 {
 		grown = append(grown, ',')

@@ -53,6 +53,7 @@ type Gate struct {
 		of          map[netip.Addr]int
 	}
 
+	unfinished atomic.Int64 // bytes of messages whose last fragment has not come
 	draining   atomic.Bool
 	handshakes chan struct{} // a place for each token that is being verified
 	verifiers  sync.WaitGroup

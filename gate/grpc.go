@@ -20,6 +20,9 @@ type service struct {
 
 const maxGroup = 128
 
+// reasonUnbound is why session.closed comes for a user whose session goes on.
+const reasonUnbound = "unbound"
+
 // Bind makes a session a user's, or nobody's.
 func (v *service) Bind(ctx context.Context, in *gatepb.BindRequest) (*gatepb.BindResponse, error) {
 	g := v.gate
@@ -41,8 +44,9 @@ func (v *service) Bind(ctx context.Context, in *gatepb.BindRequest) (*gatepb.Bin
 		}
 		if s.user != 0 {
 			g.users.unbound(s.user)
-			g.sessionClosed(s.id, s.user, "unbound")
+			g.sessionClosed(s.id, s.user, reasonUnbound)
 		}
+		s.leaveGroups() // they were the other user's
 		s.loop.bind(s, user)
 		if user != 0 {
 			g.sessionBound(s.id, user)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -94,12 +95,14 @@ func (s *session) verify(token string) {
 		return
 	}
 	started := g.verify(func(ctx context.Context) {
-		user, err := g.cfg.Verify.Verify(ctx, token, g.id, id)
-		if err == nil && user <= 0 {
-			err = fmt.Errorf("the token's user is %d", user)
+		user, err := g.owner(ctx, token, id)
+		if err == nil {
+			err = l.bindVerifying(ctx, id, user)
 		}
 		if err == nil {
-			err = g.users.bound(ctx, user)
+			// Who ends a token and then kicks its user does not see a session that is
+			// on its way: so it is bound first, and its token looked at once more.
+			_, err = g.owner(ctx, token, id)
 		}
 		l.post(func() { l.verified(id, user, err) })
 	})
@@ -109,26 +112,57 @@ func (s *session) verify(token string) {
 	}
 }
 
-// verified ends a handshake with a token. The session may be gone by now.
-func (l *loop) verified(id uint64, user int64, err error) {
+// owner says whose token it is.
+func (g *Gate) owner(ctx context.Context, token string, session uint64) (int64, error) {
+	user, err := g.cfg.Verify.Verify(ctx, token, g.id, session)
+	if err == nil && user <= 0 {
+		err = fmt.Errorf("the token's user is %d", user)
+	}
+	return user, err
+}
+
+// errGone: the client went while its token was being verified.
+var errGone = errors.New("the session is gone")
+
+// bindVerifying makes a session whose token is being verified its user's.
+func (l *loop) bindVerifying(ctx context.Context, id uint64, user int64) error {
 	g := l.gate
-	s := l.sessions[id]
-	if s == nil || s.state != verifying {
-		if err == nil {
+	err := g.users.bound(ctx, user)
+	if err == nil {
+		// Not ctx: who stops to wait does not know whether it has happened.
+		_, err = onLoop(g.base, l, func() (struct{}, error) {
+			s := l.sessions[id]
+			if s == nil || s.state != verifying {
+				return struct{}{}, errGone
+			}
+			l.bind(s, user)
+			g.sessionBound(id, user)
+			return struct{}{}, nil
+		})
+		if err != nil {
 			g.users.unbound(user)
 		}
+	}
+	if err != nil {
+		g.sessionClosed(id, user, "refused") // Verify has kept something for it
+	}
+	return err
+}
+
+// verified ends a handshake with a token. The session may be gone by now.
+func (l *loop) verified(id uint64, user int64, err error) {
+	s := l.sessions[id]
+	if s == nil || s.state != verifying {
 		return
 	}
 	switch {
 	case err == nil:
-		l.bind(s, user)
-		g.sessionBound(id, user)
 		s.welcome(user)
 		s.release()
 	case status.Code(err) == codes.Unauthenticated:
 		s.refuse(handshakeAnswer{Code: 401, Message: "the token is not valid"})
 	default:
-		g.log.WithError(err).Warn("verify a token")
+		l.gate.log.WithError(err).Warn("verify a token")
 		s.refuse(handshakeAnswer{Code: 503, Message: "nobody can verify tokens now", RetryAfterMS: retryAfterMillis})
 	}
 }

@@ -8,10 +8,15 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/proto/gatepb"
 )
 
 func mustURL(s string) *url.URL {
@@ -187,6 +192,32 @@ func TestFirstPacket(t *testing.T) {
 	})
 }
 
+// TestTokenEndsMeanwhile: a session whose token ends while it is on its way is either
+// kicked with the user's others or refused.
+func TestTokenEndsMeanwhile(t *testing.T) {
+	var r *rig
+	var calls atomic.Int32
+	r = start(t, withUsers(t), func(c *Config) {
+		c.Verify = verifier(func(context.Context, string) (int64, error) {
+			if calls.Add(1) == 1 {
+				return 7, nil
+			}
+			// Whoever ended the token kicks the user now, and must find the session.
+			if _, err := r.calls().Kick(t.Context(), &gatepb.KickRequest{User: 7, Reason: "the password was reset"}); err != nil {
+				t.Errorf("kick: %v", err)
+			}
+			return 0, status.Error(codes.Unauthenticated, "the token has ended")
+		})
+	})
+	c := r.connect(t, overTCP)
+	c.packet(codec.Handshake, 0, []byte(hi("user 7")))
+	if kick := c.ends(); kick != kickKicked {
+		t.Errorf("kick %q", kick)
+	}
+	c.close()
+	eventually(t, "user 7 has left presence", func() bool { return !here(t, r.gate.cfg.Presence, 7, r) })
+}
+
 // TestPipelinedBehindToken: what comes while the token is verified is handled
 // afterwards, in order, and carries the user.
 func TestPipelinedBehindToken(t *testing.T) {
@@ -208,6 +239,7 @@ func TestPipelinedBehindToken(t *testing.T) {
 		}
 		c.bytes(b)
 		release <- struct{}{}
+		release <- struct{}{} // the token is looked at again when the session is bound
 		if a := c.answer(); a.User.ID != 7 {
 			t.Fatalf("got %+v", a)
 		}

@@ -83,13 +83,18 @@ func (g *Gate) asked(err error) {
 // announced takes a service's routes into the dictionary.
 func (g *Gate) announced(a *bus.Announcement) error {
 	var routes []string
+	bad, example := 0, ""
 	for _, route := range a.Routes {
-		if bus.ValidRoute(route) && bus.Service(route) == a.Service {
+		switch {
+		case !bus.ValidRoute(route) || bus.Service(route) != a.Service:
+			bad, example = bad+1, route
+		case len(routes) < g.cfg.Limits.Routes:
 			routes = append(routes, strings.Clone(route)) // it aliases the envelope
-		} else {
-			g.stats.AnnouncementsFailed.Add(1)
-			g.log.Warnf("service %q announces %q, which is no route of it", a.Service, route)
 		}
+	}
+	if bad > 0 { // one line, however many there are
+		g.stats.AnnouncementsFailed.Add(int64(bad))
+		g.log.Warnf("service %.64q announces %d names that are no routes of it, such as %.64q", a.Service, bad, example)
 	}
 	if err := g.dictionary.Add(routes...); err != nil {
 		// Clients then name these routes in full.

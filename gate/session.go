@@ -146,12 +146,18 @@ func (s *session) activePacket(p codec.Packet) error {
 	case codec.Heartbeat:
 		s.write(codec.Heartbeat, nil)
 	case codec.Data:
-		message, done, err := s.assembler.Add(p, s.loop.gate.cfg.Limits.Message)
+		g := s.loop.gate
+		held := s.assembler.Buffered()
+		message, done, err := s.assembler.Add(p, g.cfg.Limits.Message)
+		total := g.unfinished.Add(int64(s.assembler.Buffered() - held))
 		if err != nil {
 			return err
 		}
 		if done {
 			return s.message(message)
+		}
+		if total > int64(g.cfg.Limits.Unfinished) {
+			return errors.New("the gate holds too much of messages that are not finished")
 		}
 	case codec.Handshake:
 		return errors.New("a second handshake")
@@ -319,12 +325,18 @@ func (s *session) leave(reason string) {
 		l.gate.users.unbound(user)
 		l.gate.sessionClosed(s.id, user, reason)
 	}
-	for _, group := range s.groups {
-		l.leave(s, group)
-	}
+	s.leaveGroups()
 	l.busy.remove(s)
-	s.groups, s.pending, s.held = nil, nil, nil
+	s.pending, s.held = nil, nil
+	l.gate.unfinished.Add(-int64(s.assembler.Buffered()))
 	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
+}
+
+func (s *session) leaveGroups() {
+	for _, group := range s.groups {
+		s.loop.leave(s, group)
+	}
+	s.groups = nil
 }
 
 // disconnected is called by the transport, once, when the connection is gone.

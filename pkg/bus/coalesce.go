@@ -18,8 +18,11 @@ type CoalescerConfig[R any] struct {
 	// are 0. A single item may be larger than MaxBytes and is then alone.
 	MaxCount int
 	MaxBytes int
-	// MaxPending bounds the bytes that wait for the window; 8 MiB where it is 0.
+	// MaxPending bounds the bytes that wait or are unconfirmed; 8 MiB where it is 0.
 	MaxPending int
+	// MaxEnvelopes bounds the envelopes that wait or are unconfirmed; 65,536 where it
+	// is 0.
+	MaxEnvelopes int
 	// Header begins an envelope; nil for none.
 	Header func(b []byte, key string) []byte
 	// Settle is called once for each envelope, with the refs of its items and what
@@ -41,7 +44,7 @@ type Coalescer[R any] struct {
 	pending     []*envelope[R]          // in the order to publish
 	free        []*envelope[R]
 	sequence    uint64 // of the last envelope begun
-	bytes       int    // in pending
+	bytes       int    // in pending and unconfirmed
 	unconfirmed int
 	closed      bool
 }
@@ -67,6 +70,7 @@ func NewCoalescer[R any](cfg CoalescerConfig[R]) *Coalescer[R] {
 	setDefault(&cfg.MaxCount, 512)
 	setDefault(&cfg.MaxBytes, 256<<10)
 	setDefault(&cfg.MaxPending, 8<<20)
+	setDefault(&cfg.MaxEnvelopes, 65536)
 	return &Coalescer[R]{cfg: cfg, wake: make(chan struct{}, 1), open: make(map[string]*envelope[R])}
 }
 
@@ -93,6 +97,10 @@ func (c *Coalescer[R]) Add(key string, after uint64, item []byte, persistent boo
 	}
 	e := c.open[key]
 	if e == nil || e.sequence < after || len(e.refs) >= c.cfg.MaxCount || len(e.body)+len(item) > c.cfg.MaxBytes {
+		if len(c.pending)+c.unconfirmed >= c.cfg.MaxEnvelopes {
+			c.mu.Unlock()
+			return 0, ErrFull
+		}
 		e = c.begin(key)
 	}
 	e.body = append(e.body, item...)
@@ -180,7 +188,6 @@ func (c *Coalescer[R]) takeAll(batch []*envelope[R]) []*envelope[R] {
 	c.pending = c.pending[:0]
 	clear(c.open)
 	c.unconfirmed += len(batch)
-	c.bytes = 0
 	return batch
 }
 
@@ -196,11 +203,12 @@ func (c *Coalescer[R]) publish(e *envelope[R]) {
 func (c *Coalescer[R]) settled(e *envelope[R]) {
 	clear(e.refs)
 	e.key, e.refs, e.persistent = "", e.refs[:0], false
-	keep := cap(e.body) <= keepBytes
+	size, keep := len(e.body), cap(e.body) <= keepBytes
 	e.body = e.body[:0]
 
 	c.mu.Lock()
 	c.unconfirmed--
+	c.bytes -= size
 	if keep && len(c.free) < keepEnvelopes {
 		c.free = append(c.free, e)
 	}
@@ -211,7 +219,7 @@ func (c *Coalescer[R]) settled(e *envelope[R]) {
 	}
 }
 
-// Pending is how many bytes wait for the window, and how many envelopes are
+// Pending is how many bytes wait or are unconfirmed, and how many envelopes are
 // unconfirmed.
 func (c *Coalescer[R]) Pending() (bytes, unconfirmed int) {
 	c.mu.Lock()

@@ -113,7 +113,7 @@ func TestCoalesce(t *testing.T) {
 	if _, err := c.Add("a", 0, []byte("4"), true, 4); err != nil {
 		t.Error(err)
 	}
-	if bytes, unconfirmed := c.Pending(); bytes != len("a:24b:3") || unconfirmed != 1 {
+	if bytes, unconfirmed := c.Pending(); bytes != len("a:1a:24b:3") || unconfirmed != 1 {
 		t.Errorf("pending %d bytes, %d unconfirmed", bytes, unconfirmed)
 	}
 	first.done(nil)
@@ -181,7 +181,7 @@ func TestOrderOverKeys(t *testing.T) {
 func TestBounds(t *testing.T) {
 	p := newHeld()
 	c, _, stop := coalescer(t, p, func(cfg *bus.CoalescerConfig[int]) {
-		cfg.MaxCount, cfg.MaxBytes, cfg.MaxPending = 3, 10, 40
+		cfg.MaxCount, cfg.MaxBytes, cfg.MaxPending = 3, 10, 45
 	})
 	add(t, c, "k", 0, "first", 0)
 	first := p.next(t)
@@ -192,7 +192,7 @@ func TestBounds(t *testing.T) {
 	add(t, c, "k", 0, strings.Repeat("x", 20), 0) // is alone
 	add(t, c, "k", 0, "abc", 0)
 	if _, err := c.Add("k", 0, []byte("y"), false, 0); !errors.Is(err, bus.ErrFull) {
-		t.Errorf("over 40 bytes: %v", err)
+		t.Errorf("over 45 bytes: %v", err)
 	}
 	first.done(nil)
 	for _, want := range []string{"ababab", "ab", "123456789", strings.Repeat("x", 20), "abc"} {
@@ -208,6 +208,27 @@ func TestBounds(t *testing.T) {
 	if _, err := c.Add("k", 0, nil, false, 0); !errors.Is(err, bus.ErrClosed) {
 		t.Errorf("after the end: %v", err)
 	}
+}
+
+// TestEnvelopeBound: many keys are bounded, too, until their envelopes are settled.
+func TestEnvelopeBound(t *testing.T) {
+	p := newHeld()
+	c, _, stop := coalescer(t, p, func(cfg *bus.CoalescerConfig[int]) { cfg.MaxEnvelopes = 3 })
+	add(t, c, "a", 0, "1", 1)
+	first := p.next(t)
+	add(t, c, "b", 0, "2", 2)
+	add(t, c, "c", 0, "3", 3)
+	if _, err := c.Add("d", 0, []byte("4"), false, 4); !errors.Is(err, bus.ErrFull) {
+		t.Errorf("a fourth envelope: %v", err)
+	}
+	add(t, c, "c", 0, "5", 5) // into one that is there
+	first.done(nil)
+	second, third := p.next(t), p.next(t)
+	add(t, c, "d", 0, "6", 6)
+	second.done(nil)
+	third.done(nil)
+	p.next(t).done(nil)
+	stop()
 }
 
 // TestDrain: what waits when Run is to end is published at once, and Run ends when

@@ -41,12 +41,14 @@ func (s *Service) Login(ctx context.Context, in *authpb.LoginRequest) (*authpb.L
 	if err != nil {
 		return nil, s.unavailable("issue a token", err)
 	}
-	if err := s.confirm(ctx, u, in.GetPassword()); err != nil {
-		s.undo(ctx, made)
-		return nil, err
-	}
 	if err := s.bind(ctx, caller.Session, made); err != nil {
 		s.undo(ctx, made)
+		s.unbind(ctx, caller.Session)
+		return nil, err
+	}
+	if err := s.confirm(ctx, u, in.GetPassword()); err != nil {
+		s.undo(ctx, made)
+		s.unbind(ctx, caller.Session)
 		return nil, err
 	}
 	return &authpb.LoginResponse{Token: secret, ExpiresAt: made.expires, User: u.own()}, nil
@@ -71,8 +73,9 @@ func (s *Service) rehash(ctx context.Context, u user, password string) user {
 }
 
 // confirm looks again whether the password is still the user's, now that the
-// token is there. A reset replaces the password first and then ends the tokens:
-// either it sees this token, or this sees the new password.
+// token is there and the session bound. A reset replaces the password first, then
+// ends the tokens and kicks the sessions: either it sees these, or this sees the
+// new password.
 func (s *Service) confirm(ctx context.Context, u user, password string) error {
 	today, err := s.users.byID(ctx, u.id)
 	if errors.Is(err, errNoUser) {
@@ -108,6 +111,25 @@ func (s *Service) bind(ctx context.Context, session worker.Session, made token) 
 		return s.unavailable("bind the session", err)
 	}
 	return nil
+}
+
+// unbind makes a session nobody's after a login that failed on its way. If it can
+// not, the session is gone or its gate away.
+func (s *Service) unbind(ctx context.Context, session worker.Session) {
+	if session == (worker.Session{}) {
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := s.gates.Bind(ctx, session, 0)
+	if status.Code(err) == codes.NotFound {
+		err = nil
+	}
+	if detached := s.tokens.detach(ctx, session.Gate, session.ID); err == nil {
+		err = detached
+	}
+	if err != nil {
+		s.log.WithError(err).Warn("auth: a session whose login failed could not be unbound")
+	}
 }
 
 // undo ends a token that nobody was told of. If that fails too, it still ends
@@ -148,7 +170,11 @@ func (s *Service) Logout(ctx context.Context, _ *authpb.LogoutRequest) (*authpb.
 }
 
 // SessionClosed handles the event session.closed: it forgets which token the
-// session came in with. The token stays good.
+// session came in with. The token stays good. A session that goes on, as nobody's or
+// as another user's, may have another token by now.
 func (s *Service) SessionClosed(ctx context.Context, in *gatepb.SessionClosed) error {
+	if in.GetReason() == "unbound" {
+		return nil
+	}
 	return s.tokens.detach(ctx, in.GetGate(), in.GetSession())
 }

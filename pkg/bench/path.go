@@ -44,7 +44,7 @@ type gateProcess struct {
 func (b *bench) startGate(ctx context.Context, args ...string) (*gateProcess, error) {
 	p, err := b.start("gate", append([]string{
 		"gate", "--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json",
-		"--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0",
+		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0",
 	}, args...)...)
 	if err != nil {
 		return nil, err
@@ -165,7 +165,7 @@ func (b *bench) embedded(ctx context.Context) error {
 		return fmt.Errorf("bench: port of minigate dev: %w", err)
 	}
 	p, err := b.start("dev", "dev", "--data", folder, "--log-format", "json", "--auth-grpc", auth,
-		"--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0")
+		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}

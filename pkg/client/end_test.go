@@ -140,11 +140,13 @@ func TestHeartbeat(t *testing.T) {
 		c := dial(t, g, client.Options{})
 		server := g.connected()
 		deadline := time.Now().Add(10 * time.Second)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
 		for server.heard() < 4 { // more than the silence that is allowed
 			if time.Now().After(deadline) || c.Err() != nil {
 				t.Fatalf("%d heartbeats, %v", server.heard(), c.Err())
 			}
-			time.Sleep(time.Millisecond)
+			<-tick.C
 		}
 	})
 }

@@ -92,9 +92,6 @@ func (e *entries) add(route string, limit int) error {
 		return ErrDictionaryFull
 	}
 	code := len(e.routes) + 1
-	if len(e.json)+len(route)+len(`"":1,{}`) > MaxDictionary { // it does not fit even in its shortest form
-		return ErrDictionaryFull
-	}
 	grown := e.json
 	if code > 1 {
 		grown = append(grown, ',')

@@ -118,6 +118,28 @@ func TestDictionaryFitsHandshake(t *testing.T) {
 	}
 }
 
+// An announcement of far too many routes costs little, each time that it comes.
+func TestDictionaryManyRoutes(t *testing.T) {
+	d, err := codec.NewDictionary(codec.MaxCodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := make([]string, 50_000)
+	for i := range routes {
+		routes[i] = fmt.Sprintf("evil.route%d", i)
+	}
+	if err := d.Add(routes...); !errors.Is(err, codec.ErrDictionaryFull) {
+		t.Fatalf("got %v", err)
+	}
+	full := d.Len()
+	// What does not fit is not even looked at: adding all of it again takes no memory
+	// for each.
+	allocations := testing.AllocsPerRun(3, func() { _ = d.Add(routes...) })
+	if d.Len() != full || allocations > 1000 {
+		t.Errorf("%d codes, then %d; %v allocations", full, d.Len(), allocations)
+	}
+}
+
 // Readers see codes appear, and never change, while one adds.
 func TestDictionaryAtOnce(t *testing.T) {
 	d := newDictionary(t, codec.MaxCodes)

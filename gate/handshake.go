@@ -153,6 +153,11 @@ func (l *loop) bindVerifying(ctx context.Context, id uint64, user int64) error {
 func (l *loop) verified(id uint64, user int64, err error) {
 	s := l.sessions[id]
 	if s == nil || s.state != verifying {
+		if err == nil {
+			// It went while its token was looked at again, which has kept something for
+			// it after its end was told.
+			l.gate.sessionClosed(id, user, "refused")
+		}
 		return
 	}
 	switch {

@@ -218,6 +218,44 @@ func TestTokenEndsMeanwhile(t *testing.T) {
 	eventually(t, "user 7 has left presence", func() bool { return !here(t, r.gate.cfg.Presence, 7, r) })
 }
 
+// TestGoneWhileVerifying: whatever Verify kept for a session, the end of the session
+// is told after it, so that nothing of a handshake that was given up stays.
+func TestGoneWhileVerifying(t *testing.T) {
+	for look := int32(1); look <= 2; look++ {
+		var calls atomic.Int32
+		here, gone := make(chan struct{}), make(chan struct{})
+		events := new(journal)
+		r := start(t, withUsers(t), func(c *Config) {
+			c.Events = events
+			c.Verify = verifier(func(context.Context, string) (int64, error) {
+				if calls.Add(1) == look {
+					close(here)
+					<-gone
+				}
+				return 7, nil
+			})
+		})
+		c := r.connect(t, overTCP)
+		c.packet(codec.Handshake, 0, []byte(hi("user 7")))
+		<-here
+		c.close()
+		eventually(t, "the session is gone", func() bool { return r.gate.stats.Connections.Load() == 0 })
+		told := len(events.all())
+		close(gone)
+		eventually(t, "its end is told again", func() bool {
+			all := events.all()
+			if len(all) <= told {
+				return false
+			}
+			closed, ok := all[len(all)-1].(*gatepb.SessionClosed)
+			return ok && closed.GetUser() == 7
+		})
+		if n := r.gate.users.count(); n != 0 {
+			t.Errorf("look %d: %d users are counted", look, n)
+		}
+	}
+}
+
 // TestPipelinedBehindToken: what comes while the token is verified is handled
 // afterwards, in order, and carries the user.
 func TestPipelinedBehindToken(t *testing.T) {

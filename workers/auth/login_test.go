@@ -71,8 +71,13 @@ func TestLogoutOfAVerifiedSession(t *testing.T) {
 		if f.whose(t, login.GetToken()) != 0 {
 			t.Error("the token is still good")
 		}
-		// The session that is gone is forgotten; its token is not.
+		// The session that is gone is forgotten; its token is not. One that goes on, and
+		// was another user's before, is not forgotten.
 		login = f.mustLogin(t, "ann", secret)
+		unbound := &gatepb.SessionClosed{Gate: session.Gate, Session: session.ID, Reason: "unbound"}
+		if err := f.SessionClosed(t.Context(), unbound); err != nil || len(f.keys(t, "session")) != 1 {
+			t.Errorf("after an unbind: %v, sessions %v", err, f.keys(t, "session"))
+		}
 		if err := f.SessionClosed(t.Context(), &gatepb.SessionClosed{Gate: session.Gate, Session: session.ID}); err != nil {
 			t.Fatal(err)
 		}

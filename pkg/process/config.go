@@ -1,0 +1,134 @@
+// Package process puts minigate's processes together: it opens what their parts
+// talk to, starts the parts in the order in which they need each other, and ends
+// them in the reverse order.
+//
+// It refuses to know where settings come from, and to look at signals: a
+// context that ends is the wish to stop.
+package process
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/motto123/minigate/gate"
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/logging"
+	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/workers"
+)
+
+// Config is what the processes need. Its settings are declared by the methods
+// below, for the commands that have them.
+type Config struct {
+	Log           logging.Config
+	Prefix        string // of all names in RabbitMQ and Redis
+	RabbitMQ      string // a URL
+	Redis         string // host:port or a URL
+	Database      string // a URL
+	AuthAddresses []string
+	Gate          gate.Config
+	Workers       workers.Process
+	Data          string // the folder of a process that has everything in it
+
+	Schema      string // of the database, in SQL
+	DefaultGate string // where clients look for a gate unless told
+}
+
+// GateSettings declares the settings of minigate gate.
+func (c *Config) GateSettings(s settings.Set) {
+	c.logSettings(s)
+	c.brokerSettings(s)
+	c.redisSettings(s)
+	c.Gate.Settings(s)
+	c.authSettings(s)
+}
+
+// WorkerSettings declares the settings of minigate worker.
+func (c *Config) WorkerSettings(s settings.Set) {
+	c.logSettings(s)
+	c.brokerSettings(s)
+	c.redisSettings(s)
+	c.DatabaseSettings(s)
+	c.Workers.WorkerSettings(s)
+	c.Workers.AuthSettings(s)
+	c.authSettings(s)
+	c.Workers.EmailSettings(s)
+}
+
+// DevSettings declares the settings of minigate dev.
+func (c *Config) DevSettings(s settings.Set) {
+	c.logSettings(s)
+	c.Gate.Settings(s)
+	c.Workers.AuthSettings(s)
+	c.Workers.WorkerSettings(s)
+	s.Text(&c.Data, "data", ".dev", "folder that keeps users, messages and logins")
+}
+
+// DatabaseSettings declares where the database is.
+func (c *Config) DatabaseSettings(s settings.Set) {
+	s.Secret(&c.Database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH")
+}
+
+func (c *Config) logSettings(s settings.Set) {
+	s.Text(&c.Log.Level, "log-level", "info", "what is logged", "error", "warn", "info", "debug")
+	s.Text(&c.Log.Format, "log-format", "text", "form of the log on the screen", "text", "json")
+	s.Text(&c.Log.File, "log-file", "", "file that takes the log too, and is rotated daily")
+	s.Int(&c.Log.Days, "log-days", 14, 1, 3650, "days that rotated log files are kept")
+}
+
+func (c *Config) brokerSettings(s settings.Set) {
+	s.Secret(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
+}
+
+func (c *Config) redisSettings(s settings.Set) {
+	s.Secret(&c.Redis, "redis", "127.0.0.1:6379", "Redis, HOST:PORT or redis://:PASSWORD@HOST:PORT/DB")
+}
+
+func (c *Config) authSettings(s settings.Set) {
+	s.Addresses(&c.AuthAddresses, "auth-address", []string{"127.0.0.1:7102"}, "gRPC addresses of the auth workers")
+}
+
+// RunGate runs a gate until ctx ends or it fails.
+func (c *Config) RunGate(ctx context.Context, _ []string) error {
+	return c.run(ctx, connect, nil, true)
+}
+
+// RunWorkers runs the workers that are named.
+func (c *Config) RunWorkers(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("worker: want the name of one or more of %s", strings.Join(workers.Names(), ", "))
+	}
+	if err := workers.Check(names); err != nil {
+		return err
+	}
+	return c.run(ctx, connect, names, false)
+}
+
+// RunDev runs everything, with its data in a folder.
+func (c *Config) RunDev(ctx context.Context, _ []string) error {
+	if c.Log.File == "" {
+		c.Log.File = filepath.Join(c.Data, "minigate.log")
+	}
+	c.AuthAddresses = []string{c.Workers.AuthGRPC}
+	return c.run(ctx, embed, workers.Names(), true)
+}
+
+// InitDatabase creates the database and its tables, where they are missing.
+func (c *Config) InitDatabase(ctx context.Context, _ []string) error {
+	d, err := sqldb.Open(ctx, sqldb.Config{Address: c.Database})
+	if err != nil {
+		return err
+	}
+	err = sqldb.Init(ctx, d, c.Schema)
+	if closed := d.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		fmt.Println("The database has its tables.")
+	}
+	return err
+}

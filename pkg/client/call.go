@@ -21,7 +21,9 @@ type Reply struct {
 
 // Call sends a Request in protobuf and reads its answer into out, which may be
 // nil. An error is an *Error. When ctx ends Call returns, and an answer that
-// comes later is dropped; the service may still do what was asked.
+// comes later is dropped; the service may still do what was asked. The same is
+// true of ErrLost, which is never followed by a second attempt. A call that is made
+// while there is no connection waits for the next one where there will be one.
 //
 // Hot path: BenchmarkCall.
 func (c *Client) Call(ctx context.Context, route string, in, out proto.Message) error {
@@ -54,7 +56,8 @@ func (c *Client) CallRaw(ctx context.Context, route string, data codec.DataType,
 // says only that the message is queued to be written.
 func (c *Client) Notify(ctx context.Context, route string, in proto.Message) error {
 	m := codec.Message{Type: codec.Notify, Data: codec.Protobuf, Name: nameOf(in)}
-	return c.send(ctx, nil, route, &m, in)
+	_, err := c.send(ctx, nil, route, &m, in)
+	return err
 }
 
 // NotifyAck sends a Notify in protobuf and waits until the gate says that the
@@ -71,6 +74,7 @@ func (c *Client) NotifyAck(ctx context.Context, route string, in proto.Message) 
 // Client.calls or just taken from there, and then finishes it.
 type call struct {
 	ack      bool // an Ack is the answer
+	token    tokenUse
 	finished chan error
 
 	data codec.DataType
@@ -90,7 +94,7 @@ func (c *Client) free(call *call) {
 	if cap(call.body) > keepReplyBuffer {
 		call.body = nil
 	}
-	call.ack, call.data, call.name, call.body = false, 0, call.name[:0], call.body[:0]
+	call.ack, call.token, call.data, call.name, call.body = false, 0, 0, call.name[:0], call.body[:0]
 	c.idle.Put(call)
 }
 
@@ -98,7 +102,11 @@ func (c *call) finish(err error) { c.finished <- err }
 
 // do sends m and waits for its answer.
 func (c *Client) do(ctx context.Context, call *call, route string, m *codec.Message, in proto.Message) error {
-	if err := c.send(ctx, call, route, m, in); err != nil {
+	if c.opts.Reconnect != nil {
+		call.token = tokenUseOf(route)
+	}
+	n, err := c.send(ctx, call, route, m, in)
+	if err != nil {
 		return err
 	}
 	select {
@@ -106,30 +114,48 @@ func (c *Client) do(ctx context.Context, call *call, route string, m *codec.Mess
 		return err
 	case <-ctx.Done():
 	}
-	c.mu.Lock()
-	_, waiting := c.calls[m.ID]
-	delete(c.calls, m.ID)
-	c.mu.Unlock()
+	n.mu.Lock()
+	_, waiting := n.calls[m.ID]
+	delete(n.calls, m.ID)
+	n.mu.Unlock()
 	if !waiting { // the reader has taken it and is about to finish it
 		return <-call.finished
 	}
 	return ended(ctx, route)
 }
 
+// send sends m over the newest connection, or over the next one where that has
+// ended.
+func (c *Client) send(ctx context.Context, call *call, route string, m *codec.Message, in proto.Message) (*conn, error) {
+	for {
+		n := c.current.Load()
+		err := n.send(ctx, call, route, m, in)
+		if err != errNotSent {
+			return n, err
+		}
+		if err := c.next(ctx, n, route); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // answer finishes the call that m answers; without one m is late, and dropped.
-func (c *Client) answer(m *codec.Message) {
-	c.mu.Lock()
-	call := c.calls[m.ID]
+func (n *conn) answer(m *codec.Message) {
+	n.mu.Lock()
+	call := n.calls[m.ID]
 	if call == nil || m.Type == codec.Ack && !call.ack {
-		c.mu.Unlock()
+		n.mu.Unlock()
 		return
 	}
-	delete(c.calls, m.ID)
-	c.mu.Unlock()
+	delete(n.calls, m.ID)
+	n.mu.Unlock()
 
 	if string(m.Name) == failure.Name && m.Type == codec.Response {
 		call.finish(readError(m.Data, m.Body))
 		return
+	}
+	if call.token != tokenUnused {
+		n.client.useToken(call.token, m) // before the connection can be seen to end
 	}
 	call.data = m.Data
 	call.name = append(call.name, m.Name...)
@@ -174,7 +200,16 @@ func ended(ctx context.Context, route string) *Error {
 	return e
 }
 
-// failure is what a call returns whose connection has ended.
+// failure is what a call returns that comes after the end of the client.
 func (c *Client) failure() *Error {
-	return &Error{code: codes.Unavailable, Message: "the connection has ended: " + c.err.Error(), cause: c.err}
+	err := c.Err()
+	return &Error{code: codes.Unavailable, Message: "the connection has ended: " + err.Error(), cause: err}
+}
+
+// lost is what a call returns that was on its way when its connection ended.
+func lost(err error) *Error {
+	return &Error{
+		code: codes.Unavailable, Message: "the connection has ended before the answer came: " + err.Error(),
+		cause: errors.Join(ErrLost, err),
+	}
 }

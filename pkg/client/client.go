@@ -1,14 +1,11 @@
 // Package client is the Go client of a gate, over TCP or WebSocket: it connects,
 // calls routes, notifies, takes pushes in order and acknowledges them, keeps the
-// connection alive and says why it ended.
+// connection alive and says why it ended. With Options.Reconnect it connects
+// again by itself, logged in by its token.
 //
-// It refuses to reconnect: a Client is one connection and ends with it. Whoever
-// wants another one waits for Done, asks Err how long to wait (KickError and
-// HandshakeError carry RetryAfter), and dials again with the token; Session is
-// what a handshake will name to resume, once gates offer that.
-//
-// It also refuses to repeat a call: it does not know whether a call whose
-// connection was lost has been handled.
+// It refuses to repeat a call: it does not know whether a call whose connection
+// was lost has been handled. Such a call fails with ErrLost, and its caller
+// decides.
 package client
 
 import (
@@ -18,6 +15,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/motto123/minigate/codec"
@@ -25,8 +23,11 @@ import (
 
 // Options of a connection; the zero value is usable.
 type Options struct {
-	// Token logs the connection in; empty for nobody.
+	// Token logs the connection in; empty for nobody. SetToken has another one.
 	Token string
+	// Reconnect has the client connect again by itself; where it is nil the client
+	// is one connection and ends with it.
+	Reconnect *Reconnect
 	// ClientType is shown in the gate's list of sessions; "go" where it is empty.
 	ClientType string
 	// NoFragments says that the client takes and sends no fragments, so that a
@@ -45,7 +46,8 @@ type Options struct {
 	// WriteQueue is how many bytes may wait to be written before calls wait too;
 	// 1 MiB where it is 0.
 	WriteQueue int
-	// Timeout bounds connecting and handshake together; 10 s where it is 0.
+	// Timeout bounds connecting and handshake together, of each attempt; 10 s where
+	// it is 0.
 	Timeout time.Duration
 	// Dialer opens the TCP connection; nil for net.Dialer.
 	Dialer interface {
@@ -66,70 +68,90 @@ const (
 // ErrClosed is why a client ended that was closed by its owner.
 var ErrClosed = errors.New("client: closed")
 
-// ErrSlow is why a client ended whose OnPush did not keep up.
+// ErrSlow is why a connection ended whose OnPush did not keep up.
 var ErrSlow = errors.New("client: pushes are not handled fast enough")
 
-// ErrSilent is why a client ended that heard nothing for two and a half
+// ErrSilent is why a connection ended that heard nothing for two and a half
 // heartbeats.
 var ErrSilent = errors.New("client: the gate is silent")
 
-// Client is one connection to a gate. All methods are safe to call at once.
+// Client is a connection to a gate, and with Options.Reconnect those that follow
+// it. All methods are safe to call at once.
 type Client struct {
 	opts      Options
-	transport transport
-	welcome   welcome
+	addresses []string
 
-	wake   chan struct{} // holds one token: the writer has something to look at
-	pushes chan Push
-	done   chan struct{} // closed when the connection ends
-	wait   sync.WaitGroup
-	idle   sync.Pool // of *call
+	current atomic.Pointer[conn] // the newest one, which may have ended
+	waiting atomic.Int32         // calls that wait for the next one
+	pushes  chan received
+	states  chan State    // holds the newest that was not told yet
+	done    chan struct{} // closed when the client ends
+	wait    sync.WaitGroup
+	idle    sync.Pool // of *call
 
-	mu      sync.Mutex
-	err     error // why the connection ended; set before done is closed
-	calls   map[uint64]*call
-	lastID  uint64
-	out     []byte        // packets that wait to be written
-	control []byte        // WebSocket control frames, which go before them
-	room    chan struct{} // closed when out was taken; nil where nobody waits for it
+	context context.Context // ends with the client; of attempts to connect
+	cancel  context.CancelFunc
+
+	mu    sync.Mutex
+	token string
+	err   error // why the client ended; set before done is closed
 }
 
 // Dial connects to a gate and says hello: address is tcp://host:port, or
 // ws://host:port/ws, or wss:// with TLS. The error is a *HandshakeError or a
 // *KickError where the gate said no; ctx bounds Dial only, not the connection.
+//
+// With Options.Reconnect it tries each address once, until one takes it: a client
+// reconnects when it was connected before.
 func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	setDefaults(&opts)
-	u, err := parse(address)
+	c := &Client{
+		opts:      opts,
+		addresses: []string{address},
+		pushes:    make(chan received, opts.PushQueue),
+		states:    make(chan State, 1),
+		done:      make(chan struct{}),
+		token:     opts.Token,
+	}
+	if r := opts.Reconnect; r != nil {
+		c.addresses = append(c.addresses, r.Addresses...)
+	}
+	for _, address := range c.addresses {
+		if _, err := parse(address); err != nil {
+			return nil, err
+		}
+	}
+	conn, rest, place, err := c.first(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
-	defer cancel()
-
-	c := &Client{
-		opts:   opts,
-		wake:   make(chan struct{}, 1),
-		pushes: make(chan Push, opts.PushQueue),
-		done:   make(chan struct{}),
-		calls:  make(map[uint64]*call),
-	}
-	if u.Scheme == "tcp" {
-		c.transport, err = dialTCP(ctx, u, opts)
-	} else {
-		c.transport, err = dialWebSocket(ctx, address, opts, c.queueControl)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("client: connect to %s: %w", address, err)
-	}
-	rest, err := c.shake(ctx)
-	if err != nil {
-		_ = c.transport.Close() // the handshake's error says more
-		return nil, fmt.Errorf("client: handshake with %s: %w", address, err)
-	}
-	c.wait.Go(func() { c.read(rest) })
-	c.wait.Go(c.write)
+	c.context, c.cancel = context.WithCancel(context.Background())
+	c.current.Store(conn)
+	conn.start(rest)
 	c.wait.Go(c.handlePushes)
+	if opts.Reconnect != nil {
+		c.startKeeping(conn, place)
+	}
 	return c, nil
+}
+
+// first connects to the first address that takes it; place is which.
+func (c *Client) first(ctx context.Context) (conn *conn, rest []byte, place int, err error) {
+	var failed []error
+	for place, address := range c.addresses {
+		conn, rest, err := c.connect(ctx, address)
+		if err == nil {
+			return conn, rest, place, nil
+		}
+		failed = append(failed, err)
+		if final(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	if len(failed) == 1 {
+		return nil, nil, 0, failed[0]
+	}
+	return nil, nil, 0, errors.Join(failed...)
 }
 
 // parse returns an address that can be dialled.
@@ -164,24 +186,44 @@ func setDefaults(o *Options) {
 	if o.Dialer == nil {
 		o.Dialer = &net.Dialer{}
 	}
+	if o.Reconnect != nil {
+		r := *o.Reconnect // the caller's own stays as it is
+		r.setDefaults()
+		o.Reconnect = &r
+	}
 }
 
-// Session is the secret that names this connection to the gate.
-func (c *Client) Session() string { return c.welcome.Sys.Session }
+// Session is the secret that names the newest connection to its gate.
+func (c *Client) Session() string { return c.current.Load().welcome.Sys.Session }
 
-// UserID is who the handshake's token belongs to; 0 is nobody. A later login
-// does not change it.
-func (c *Client) UserID() int64 { return c.welcome.User.ID }
+// UserID is who the token belongs to that the newest connection began with; 0 is
+// nobody. A later login does not change it.
+func (c *Client) UserID() int64 { return c.current.Load().welcome.User.ID }
 
-// Dictionary holds the routes that have a code on this connection.
-func (c *Client) Dictionary() *codec.ClientDictionary { return &c.welcome.Sys.Dictionary }
+// Dictionary holds the routes that have a code on the newest connection.
+func (c *Client) Dictionary() *codec.ClientDictionary {
+	return &c.current.Load().welcome.Sys.Dictionary
+}
 
-// Done is closed when the connection has ended; Err then says why.
+// SetToken has the following connections logged in by another token; empty is
+// for nobody. It changes nothing on the connection that is there. The client
+// itself remembers the token that a call of auth.login is answered with, and
+// forgets it with auth.logout.
+func (c *Client) SetToken(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.token = token
+}
+
+// Done is closed when the client has ended, which one that reconnects does only
+// when it is closed or may not come back; Err then says why.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err is nil while the connection lives, and then why it ended: a *KickError,
-// ErrClosed, ErrSilent, ErrSlow, an error of the network, or one of package
-// codec where the gate sent what is no packet or message.
+// Err is nil while the client lives, and then why it ended: ErrClosed, a
+// *KickError, ErrSilent, ErrSlow, ErrProtocol, which may wrap an error of package
+// codec, or an error of the network. Of a client that
+// reconnects it may wrap a *HandshakeError, too: of code 401 where the token is
+// not good any more.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,16 +232,20 @@ func (c *Client) Err() error {
 
 // Close writes what is queued, for a second at most, closes the connection and
 // waits until everything that belongs to it has ended, which includes a running
-// OnPush. Calls that wait fail.
+// OnPush or OnState. Calls that wait fail.
 func (c *Client) Close() error {
 	c.end(ErrClosed)
+	// No connection comes after this one: see adopt.
+	conn := c.current.Load()
+	conn.end(ErrClosed)
 	// Also for a write that is stuck.
-	_ = c.transport.SetDeadline(time.Now().Add(closePatience)) // fails where all is over
+	_ = conn.transport.SetDeadline(time.Now().Add(closePatience)) // fails where all is over
+	conn.wait.Wait()
 	c.wait.Wait()
 	return nil
 }
 
-// end notes why the connection ends, once, and fails all calls that wait.
+// end notes why the client ends, once.
 func (c *Client) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,10 +253,6 @@ func (c *Client) end(err error) {
 		return
 	}
 	c.err = err
-	failure := c.failure()
-	for id, call := range c.calls {
-		delete(c.calls, id)
-		call.finish(failure)
-	}
+	c.cancel()
 	close(c.done)
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,10 +13,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// ErrLost is what the error of a call wraps whose connection ended before its
+// answer came: what it asked for may have been done, or not.
+var ErrLost = errors.New("client: the connection was lost while a call waited for its answer")
+
 // Error is what every call returns that did not succeed: what the service or
 // the gate answered, and also UNAVAILABLE where the connection has ended,
 // DEADLINE_EXCEEDED and CANCELLED where the context has, RESOURCE_EXHAUSTED for
-// a message that is too large, and INTERNAL for an answer that can not be read.
+// a message that is too large or where too many calls wait for a connection, and INTERNAL for an answer that can not be read.
 // status.Code and status.FromError understand it. It unwraps to the context's
 // error, or to why the connection ended.
 type Error struct {

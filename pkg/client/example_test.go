@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -58,6 +59,49 @@ func Example() {
 	// true NOT_FOUND: there is no conversation
 	// chat.message: hello to you
 	// notified <nil>
+}
+
+// A client that reconnects tells how it is. What was on its way when a connection
+// was lost fails with ErrLost, and its caller decides whether it can be repeated.
+func ExampleReconnect() {
+	gate := exampleGate()
+	defer gate.close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	told := make(chan client.State, 16)
+	c, err := client.Dial(ctx, gate.address(), client.Options{
+		Token: "what auth.login answered",
+		Reconnect: &client.Reconnect{
+			Addresses: []string{"tcp://127.0.0.1:7001"}, // of further gates, if any
+			OnState:   func(_ *client.Client, s client.State) { told <- s },
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println((<-told).Phase)
+
+	// Sent twice it is stored once: its ClientId is the same.
+	message := &chatpb.SendRequest{To: 7, ClientId: "1", Text: "hello"}
+	var sent chatpb.SendResponse
+	for {
+		err = c.Call(ctx, "chat.send", message, &sent)
+		if !errors.Is(err, client.ErrLost) {
+			break
+		}
+	}
+	fmt.Println("sent as number", sent.GetNumber(), err)
+
+	fmt.Println(c.Close())
+	end := <-told
+	fmt.Println(end.Phase, errors.Is(end.Err, client.ErrClosed))
+
+	// Output:
+	// connected
+	// sent as number 1 <nil>
+	// <nil>
+	// ended true
 }
 
 // exampleGate answers as the chat service would.

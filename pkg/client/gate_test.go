@@ -30,6 +30,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	hello map[string]any // the last handshake
+	next  []string       // answers to the next handshakes, before welcome
 	conns []*conn
 	wait  sync.WaitGroup
 	ready chan *conn // each connection, after its handshake
@@ -64,6 +65,38 @@ func (g *gate) close() {
 	}
 	g.mu.Unlock()
 	g.wait.Wait()
+}
+
+// restart listens again where a gate did that was closed.
+func (g *gate) restart() {
+	g.t.Helper()
+	l, err := net.Listen("tcp", g.listener.Addr().String())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.listener = l
+	g.wait.Go(g.accept)
+}
+
+// answers are to the next handshakes.
+func (g *gate) answers(next ...string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.next = next
+}
+
+// connections is how many were made.
+func (g *gate) connections() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.conns)
+}
+
+// token is of the last handshake.
+func (g *gate) token() string {
+	user, _ := g.lastHello()["user"].(map[string]any)
+	token, _ := user["token"].(string)
+	return token
 }
 
 func (g *gate) address() string {
@@ -180,8 +213,12 @@ func (c *conn) packet(p codec.Packet) error {
 		}
 		c.gate.mu.Lock()
 		c.gate.hello = hello
+		answer := c.gate.welcome
+		if len(c.gate.next) > 0 {
+			answer, c.gate.next = c.gate.next[0], c.gate.next[1:]
+		}
 		c.gate.mu.Unlock()
-		c.send(codec.HandshakeAck, 0, []byte(c.gate.welcome))
+		c.send(codec.HandshakeAck, 0, []byte(answer))
 		select {
 		case c.gate.ready <- c:
 		default:

@@ -73,9 +73,9 @@ func readKick(body []byte) error {
 
 // shake writes the Handshake and reads its answer. It returns what was read
 // behind that.
-func (c *Client) shake(ctx context.Context) (rest []byte, err error) {
+func (n *conn) shake(ctx context.Context, token string) (rest []byte, err error) {
 	// Whoever waits for the network is woken by a deadline in the past.
-	stop := context.AfterFunc(ctx, func() { _ = c.transport.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = n.transport.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() && err == nil || ctx.Err() != nil {
 			err = ctx.Err()
@@ -83,8 +83,8 @@ func (c *Client) shake(ctx context.Context) (rest []byte, err error) {
 	}()
 
 	var h hello
-	h.Sys.Version, h.Sys.ClientType, h.Sys.Fragment = version, c.opts.ClientType, !c.opts.NoFragments
-	h.User.Token = c.opts.Token
+	h.Sys.Version, h.Sys.ClientType, h.Sys.Fragment = version, n.opts.ClientType, !n.opts.NoFragments
+	h.User.Token = token
 	body, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("write: %w", err)
@@ -93,25 +93,25 @@ func (c *Client) shake(ctx context.Context) (rest []byte, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("write: %w", err)
 	}
-	if err := c.transport.Write(packet, nil); err != nil {
+	if err := n.transport.Write(packet, nil); err != nil {
 		return nil, fmt.Errorf("write: %w", err)
 	}
 
 	buffer := make([]byte, 0, 4096)
 	for {
-		packet, n, err := codec.DecodePacket(buffer)
+		packet, size, err := codec.DecodePacket(buffer)
 		switch {
 		case err == nil:
-			return buffer[n:], c.welcomed(packet)
+			return buffer[size:], n.welcomed(packet)
 		case !errors.Is(err, codec.ErrShort):
-			return nil, err
+			return nil, malformed(err)
 		}
 		if len(buffer) == cap(buffer) {
 			buffer = append(buffer, 0)[:len(buffer)] // at most one packet is held
 		}
-		n, err = c.transport.Read(buffer[len(buffer):cap(buffer)])
-		buffer = buffer[:len(buffer)+n]
-		if err != nil && n == 0 {
+		read, err := n.transport.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+read]
+		if err != nil && read == 0 {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
@@ -120,7 +120,7 @@ func (c *Client) shake(ctx context.Context) (rest []byte, err error) {
 	}
 }
 
-func (c *Client) welcomed(p codec.Packet) error {
+func (n *conn) welcomed(p codec.Packet) error {
 	switch p.Type {
 	case codec.Kick:
 		return readKick(p.Body)
@@ -128,10 +128,10 @@ func (c *Client) welcomed(p codec.Packet) error {
 	default:
 		return fmt.Errorf("%w: %s instead of the handshake's answer", ErrProtocol, p.Type)
 	}
-	if err := json.Unmarshal(p.Body, &c.welcome); err != nil {
+	if err := json.Unmarshal(p.Body, &n.welcome); err != nil {
 		return fmt.Errorf("%w: the handshake's answer: %w", ErrProtocol, err)
 	}
-	if w := &c.welcome; w.Code != 200 {
+	if w := &n.welcome; w.Code != 200 {
 		return &HandshakeError{
 			Code: w.Code, Message: w.Message,
 			RetryAfter: time.Duration(w.RetryAfter) * time.Millisecond,

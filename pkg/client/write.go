@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/motto123/minigate/codec"
@@ -9,74 +10,78 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// errNotSent: the connection had ended before the message was queued.
+var errNotSent = errors.New("client: not sent")
+
 // send queues a message to be written; in, if any, becomes its body. Where call
-// is not nil the message gets an id, and call is what waits for its answer.
-func (c *Client) send(ctx context.Context, call *call, route string, m *codec.Message, in proto.Message) error {
+// is not nil the message gets an id, and call is what waits for its answer. With
+// errNotSent, m may be sent over another connection.
+func (n *conn) send(ctx context.Context, call *call, route string, m *codec.Message, in proto.Message) error {
 	if ctx.Err() != nil {
 		return ended(ctx, route)
 	}
-	if code, ok := c.welcome.Sys.Dictionary.CodeOf(route); ok {
+	if code, ok := n.welcome.Sys.Dictionary.CodeOf(route); ok {
 		m.Compressed, m.Code = true, code
 	} else {
-		m.Route = []byte(route)
+		m.Compressed, m.Route = false, []byte(route)
 	}
-	if err := c.reserve(ctx, route); err != nil {
+	if err := n.reserve(ctx, route); err != nil {
 		return err
 	}
-	defer c.mu.Unlock()
+	defer n.mu.Unlock()
 	if call != nil {
-		m.ID = c.nextID()
+		m.ID = n.nextID()
 	}
-	if err := c.append(m, in); err != nil {
+	if err := n.append(m, in); err != nil {
 		return err
 	}
 	if call != nil {
-		c.calls[m.ID] = call
+		n.calls[m.ID] = call
 	}
-	c.signal()
+	n.signal()
 	return nil
 }
 
-// reserve waits until there is room in the queue, and returns with c.mu held
+// reserve waits until there is room in the queue, and returns with n.mu held
 // where it returns nil.
-func (c *Client) reserve(ctx context.Context, route string) error {
-	c.mu.Lock()
-	for c.err == nil && len(c.out) >= c.opts.WriteQueue {
-		if c.room == nil {
-			c.room = make(chan struct{})
+func (n *conn) reserve(ctx context.Context, route string) error {
+	n.mu.Lock()
+	for n.err == nil && len(n.out) >= n.opts.WriteQueue {
+		if n.room == nil {
+			n.room = make(chan struct{})
 		}
-		room := c.room
-		c.mu.Unlock()
+		room := n.room
+		n.mu.Unlock()
 		select {
 		case <-room:
-		case <-c.done:
+		case <-n.done:
 		case <-ctx.Done():
 			return ended(ctx, route)
 		}
-		c.mu.Lock()
+		n.mu.Lock()
 	}
-	if c.err != nil {
-		defer c.mu.Unlock()
-		return c.failure()
+	if n.err != nil {
+		n.mu.Unlock()
+		return errNotSent
 	}
 	return nil
 }
 
-// nextID is never 0, and no id of a call that waits. c.mu is held.
-func (c *Client) nextID() uint64 {
+// nextID is never 0, and no id of a call that waits. n.mu is held.
+func (n *conn) nextID() uint64 {
 	for {
-		c.lastID++
-		if _, taken := c.calls[c.lastID]; c.lastID != 0 && !taken {
-			return c.lastID
+		n.lastID++
+		if _, taken := n.calls[n.lastID]; n.lastID != 0 && !taken {
+			return n.lastID
 		}
 	}
 }
 
 // append encodes a message into the queue, body and all, without another copy.
-// c.mu is held.
-func (c *Client) append(m *codec.Message, in proto.Message) error {
-	start := len(c.out)
-	out := codec.BeginPacket(c.out, codec.Data, 0)
+// n.mu is held.
+func (n *conn) append(m *codec.Message, in proto.Message) error {
+	start := len(n.out)
+	out := codec.BeginPacket(n.out, codec.Data, 0)
 	out, err := codec.AppendMessage(out, m)
 	if err == nil && in != nil {
 		out, err = proto.MarshalOptions{}.MarshalAppend(out, in)
@@ -84,8 +89,8 @@ func (c *Client) append(m *codec.Message, in proto.Message) error {
 	if err != nil {
 		return &Error{code: codes.InvalidArgument, Message: "the message can not be written", cause: err}
 	}
-	limit := c.welcome.maxMessage()
-	if c.opts.NoFragments {
+	limit := n.welcome.maxMessage()
+	if n.opts.NoFragments {
 		limit = min(limit, codec.MaxBody)
 	}
 	if len(out)-start-codec.HeaderSize > limit {
@@ -95,35 +100,35 @@ func (c *Client) append(m *codec.Message, in proto.Message) error {
 	if err != nil {
 		return &Error{code: codes.ResourceExhausted, Message: "the message is too large", cause: err}
 	}
-	c.out = out
+	n.out = out
 	return nil
 }
 
-func (c *Client) signal() {
+func (n *conn) signal() {
 	select {
-	case c.wake <- struct{}{}:
+	case n.wake <- struct{}{}:
 	default:
 	}
 }
 
 // queueControl takes a WebSocket control frame to write. Of a flood of pings
 // some stay unanswered, which RFC 6455, 5.5.3 allows.
-func (c *Client) queueControl(frame []byte) {
-	c.mu.Lock()
-	if len(c.control)+len(frame) <= keepControlBytes {
-		c.control = append(c.control, frame...)
+func (n *conn) queueControl(frame []byte) {
+	n.mu.Lock()
+	if len(n.control)+len(frame) <= keepControlBytes {
+		n.control = append(n.control, frame...)
 	}
-	c.mu.Unlock()
-	c.signal()
+	n.mu.Unlock()
+	n.signal()
 }
 
 // write writes what is queued, all that has come together at once, and a
 // heartbeat as often as the gate wants one. It ends with the connection, which
 // it closes.
-func (c *Client) write() {
-	defer func() { _ = c.transport.Close() }() // why it ends is known already
+func (n *conn) write() {
+	defer func() { _ = n.transport.Close() }() // why it ends is known already
 	var beat <-chan time.Time
-	if interval := c.welcome.interval(); interval > 0 {
+	if interval := n.welcome.interval(); interval > 0 {
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
 		beat = ticker.C
@@ -132,43 +137,43 @@ func (c *Client) write() {
 	for {
 		ending := false
 		select {
-		case <-c.wake:
+		case <-n.wake:
 		case <-beat:
-			c.mu.Lock()
-			c.out = codec.BeginPacket(c.out, codec.Heartbeat, 0)
-			c.mu.Unlock()
-		case <-c.done:
+			n.mu.Lock()
+			n.out = codec.BeginPacket(n.out, codec.Heartbeat, 0)
+			n.mu.Unlock()
+		case <-n.done:
 			ending = true
 		}
-		if ending && c.Err() != ErrClosed {
+		if ending && n.ended() != ErrClosed {
 			return
 		}
-		packets, control = c.take(packets, control)
+		packets, control = n.take(packets, control)
 		if len(packets)+len(control) > 0 {
-			if err := c.transport.Write(packets, control); err != nil {
-				c.end(err)
+			if err := n.transport.Write(packets, control); err != nil {
+				n.end(err)
 				return
 			}
 		}
 		if ending {
-			_ = c.transport.Goodbye() // a courtesy
+			_ = n.transport.Goodbye() // a courtesy
 			return
 		}
 	}
 }
 
 // take swaps the queue for the buffers of the last one.
-func (c *Client) take(packets, control []byte) (_, _ []byte) {
+func (n *conn) take(packets, control []byte) (_, _ []byte) {
 	if cap(packets) > keepWriteBuffer {
 		packets = nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.out, packets = packets[:0], c.out
-	c.control, control = control[:0], c.control
-	if c.room != nil {
-		close(c.room)
-		c.room = nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.out, packets = packets[:0], n.out
+	n.control, control = control[:0], n.control
+	if n.room != nil {
+		close(n.room)
+		n.room = nil
 	}
 	return packets, control
 }

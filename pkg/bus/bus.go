@@ -72,6 +72,9 @@ type Message struct {
 	// Optional: a message that no queue is bound for is confirmed instead of
 	// reported with ErrNoRoute.
 	Optional bool
+	// Items is how many requests, replies or pushes Body holds, for whoever counts;
+	// 0 where that has no meaning.
+	Items int
 }
 
 // Delivery is one message from a queue. Exactly one of Ack and Reject is to be
@@ -84,6 +87,9 @@ type Delivery struct {
 	Body []byte
 	// Redelivered says that somebody may have handled it before.
 	Redelivered bool
+	// Sent is when it was published, by the publisher's clock; zero where nobody
+	// says so.
+	Sent time.Time
 
 	// Settle is set by the bus that delivers, and called by Ack and Reject.
 	Settle func(Settlement) error

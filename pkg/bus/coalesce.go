@@ -193,7 +193,7 @@ func (c *Coalescer[R]) takeAll(batch []*envelope[R]) []*envelope[R] {
 
 func (c *Coalescer[R]) publish(e *envelope[R]) {
 	c.cfg.Publisher.Publish(Message{
-		Exchange: c.cfg.Exchange, Key: e.key, Body: e.body, Persistent: e.persistent,
+		Exchange: c.cfg.Exchange, Key: e.key, Body: e.body, Persistent: e.persistent, Items: len(e.refs),
 	}, func(err error) {
 		c.cfg.Settle(e.refs, err)
 		c.settled(e)

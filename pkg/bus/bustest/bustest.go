@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t testing.TB) Env) {
 		{"Expires", expires},
 		{"QuorumQueue", quorumQueue},
 		{"QueueThatCanNotBeHad", queueThatCanNotBeHad},
+		{"Counts", counts},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, newKit(t, open(t))) })
 	}

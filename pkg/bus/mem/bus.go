@@ -36,6 +36,7 @@ type Bus struct {
 	topology    bus.Topology
 	maxMessages int
 	maxBytes    int
+	meter       *bus.Meter
 
 	// mu guards the names and what they are bound to. A queue's own lock is taken
 	// inside it, never the other way round.
@@ -59,6 +60,7 @@ func New(cfg Config) *Bus {
 	}
 	b := &Bus{
 		topology:    cfg.Topology,
+		meter:       bus.NewMeter(cfg.Topology),
 		maxMessages: cfg.MaxMessages,
 		maxBytes:    cfg.MaxBytes,
 		exchanges:   make(map[string]*exchange),
@@ -78,8 +80,12 @@ func New(cfg Config) *Bus {
 	dead.dropOldest = true
 	b.queues[dead.spec.Name] = dead
 	b.exchanges[cfg.Topology.DeadExchange()].bind("#", dead)
+	b.meter.Changed(bus.Up)
 	return b
 }
+
+// Meter counts what goes over the bus.
+func (b *Bus) Meter() *bus.Meter { return b.meter }
 
 // State is Up until the bus is closed.
 func (b *Bus) State() bus.State {
@@ -119,6 +125,7 @@ func (b *Bus) Close() error {
 	watchers := b.watchers
 	b.watchers = make(map[*watcher]struct{})
 	b.mu.Unlock()
+	b.meter.Changed(bus.Down)
 	b.timers.Wait()
 	for w := range watchers {
 		w.f(bus.Down)

@@ -132,13 +132,16 @@ func (c *consumer) handOut(ctx context.Context, spec bus.Consumer) {
 		it := c.assigned.pop()
 		n, generation := c.occupy(it)
 		c.queue.mu.Unlock()
-		spec.Handle(bus.Delivery{
+		d := bus.Delivery{
 			Exchange:    it.route.exchange,
 			Key:         it.route.key,
 			Body:        it.body,
 			Redelivered: it.redelivered,
+			Sent:        it.sent,
 			Settle:      func(s bus.Settlement) error { return c.settle(n, generation, s) },
-		})
+		}
+		c.queue.bus.meter.Delivered(&d)
+		spec.Handle(d)
 	}
 }
 
@@ -170,6 +173,7 @@ func (c *consumer) settle(n int, generation uint64, how bus.Settlement) error {
 	it := c.slots[n].item
 	c.release(n)
 	c.credit++
+	q.bus.meter.Settled(how)
 	if how == bus.Requeued {
 		it.redelivered = true
 		q.giveBack(it)

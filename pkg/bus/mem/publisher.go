@@ -2,6 +2,7 @@ package mem
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/motto123/minigate/pkg/bus"
 )
@@ -29,11 +30,17 @@ func (b *Bus) Publisher() (bus.Publisher, error) {
 //
 // Hot path: one look-up, one lock a queue (BenchmarkRoundTrip).
 func (p *publisher) Publish(m bus.Message, done func(error)) {
+	meter := p.bus.meter
 	if p.closed.Load() {
+		meter.Refused(m.Exchange, bus.ErrClosed)
 		done(bus.ErrClosed)
 		return
 	}
-	done(p.bus.publish(m))
+	traffic := meter.Of(m.Exchange)
+	meter.Began(traffic, &m)
+	err := p.bus.publish(m, time.Now())
+	meter.Ended(traffic, err, 0) // there is nothing to wait for
+	done(err)
 }
 
 // Close ends the publisher; nothing is outstanding, ever.
@@ -42,14 +49,14 @@ func (p *publisher) Close() error {
 	return nil
 }
 
-func (b *Bus) publish(m bus.Message) error {
+func (b *Bus) publish(m bus.Message, sent time.Time) error {
 	r, err := b.route(m.Exchange, m.Key)
 	if err != nil {
 		return err
 	}
 	routed, refused := false, false
 	for _, q := range r.queues {
-		switch q.put(r, m.Body) {
+		switch q.put(r, m.Body, sent) {
 		case taken:
 			routed = true
 		case full:
@@ -97,6 +104,6 @@ func (b *Bus) deadLetter(q *queue, body []byte) {
 		return // closed: everything is gone anyway
 	}
 	for _, dead := range r.queues {
-		dead.put(r, body)
+		dead.put(r, body, time.Time{})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/motto123/minigate/pkg/bus"
 )
@@ -12,6 +13,7 @@ import (
 type item struct {
 	route       *route
 	body        []byte
+	sent        time.Time
 	position    uint64 // in the queue, from its first message on
 	redelivered bool
 }
@@ -59,7 +61,7 @@ func (b *Bus) newQueue(spec bus.Queue) *queue {
 
 // put adds a copy of body: it is the publisher's again when done was called,
 // and the receiver's when it is delivered.
-func (q *queue) put(r *route, body []byte) putResult {
+func (q *queue) put(r *route, body []byte, sent time.Time) putResult {
 	own := make([]byte, len(body))
 	copy(own, body)
 
@@ -75,7 +77,7 @@ func (q *queue) put(r *route, body []byte) putResult {
 		q.take()
 	}
 	q.position++
-	q.waiting.push(item{route: r, body: own, position: q.position})
+	q.waiting.push(item{route: r, body: own, sent: sent, position: q.position})
 	q.bytes += len(own)
 	q.dispatch()
 	return taken

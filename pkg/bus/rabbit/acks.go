@@ -19,6 +19,7 @@ var errSettled = errors.New("rabbit: the delivery is settled already")
 // frame where no unsettled delivery lies between. An ack alone goes out at once.
 type acks struct {
 	channel *amqp.Channel
+	meter   *bus.Meter
 	closed  chan *amqp.Error // told or closed when the channel is
 
 	mu       sync.Mutex
@@ -47,9 +48,10 @@ type rejection struct {
 	requeue bool
 }
 
-func newAcks(ch *amqp.Channel) *acks {
+func newAcks(ch *amqp.Channel, m *bus.Meter) *acks {
 	a := &acks{
 		channel: ch,
+		meter:   m,
 		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
 		slots:   make([]slot, 1),
 		wake:    make(chan struct{}, 1),
@@ -65,13 +67,17 @@ func newAcks(ch *amqp.Channel) *acks {
 func (a *acks) track(d *amqp.Delivery) bus.Delivery {
 	tag := d.DeliveryTag
 	n := a.occupy(tag)
-	return bus.Delivery{
+	_, sent := readID(d.MessageId)
+	delivery := bus.Delivery{
 		Exchange:    d.Exchange,
 		Key:         d.RoutingKey,
 		Body:        d.Body,
 		Redelivered: d.Redelivered,
+		Sent:        sent,
 		Settle:      func(s bus.Settlement) error { return a.settle(n, tag, s) },
 	}
+	a.meter.Delivered(&delivery)
+	return delivery
 }
 
 func (a *acks) occupy(tag uint64) int {
@@ -110,6 +116,7 @@ func (a *acks) settle(n int, tag uint64, how bus.Settlement) error {
 	} else {
 		a.rejected = append(a.rejected, rejection{tag, how == bus.Requeued})
 	}
+	a.meter.Settled(how)
 	wake(a.wake)
 	if a.slots[0].next == 0 {
 		wake(a.empty)

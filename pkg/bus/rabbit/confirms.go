@@ -2,7 +2,9 @@ package rabbit
 
 import (
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -30,6 +32,8 @@ type unconfirmed struct {
 	confirm *amqp.DeferredConfirmation // nil where err is set
 	number  uint64                     // by which the broker returns it; 0 where it does not
 	err     error                      // what became of it is known; only its turn is not
+	traffic *bus.Traffic               // that it is part of
+	began   time.Time                  // its publishing
 }
 
 // openChannel opens a channel in confirm mode.
@@ -167,7 +171,31 @@ func (c *channel) note(r amqp.Return, ok bool) {
 		c.returns = nil
 		return
 	}
-	if number, err := strconv.ParseUint(r.MessageId, 36, 64); err == nil {
+	if number, _ := readID(r.MessageId); number != 0 {
 		c.returned[number] = struct{}{}
 	}
+}
+
+// messageID is what a message carries for its publisher, who may get it back, and
+// for who measures how long it took: its number, 0 for none, and when it was sent,
+// in Unix microseconds, both in base 36 with a dot between.
+func messageID(number uint64, sent time.Time) string {
+	var room [32]byte
+	b := strconv.AppendUint(room[:0], number, 36)
+	b = append(b, '.')
+	return string(strconv.AppendInt(b, sent.UnixMicro(), 36))
+}
+
+// readID reads what messageID wrote. It is 0, or the zero time, where there is no
+// such thing: others may publish, too.
+func readID(id string) (number uint64, sent time.Time) {
+	first, second, _ := strings.Cut(id, ".")
+	number, err := strconv.ParseUint(first, 36, 64)
+	if err != nil {
+		return 0, time.Time{}
+	}
+	if micros, err := strconv.ParseInt(second, 36, 64); err == nil && micros > 0 {
+		sent = time.UnixMicro(micros)
+	}
+	return number, sent
 }

@@ -126,7 +126,7 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	if err != nil {
 		return err
 	}
-	a := newAcks(ch)
+	a := newAcks(ch, b.meter)
 	// The time for draining begins when ctx ends, even while Handle runs.
 	var deadline time.Time
 	var noted sync.WaitGroup

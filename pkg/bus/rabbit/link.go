@@ -28,6 +28,7 @@ type link struct {
 	config  Config
 	purpose string
 	outages *outages
+	meter   *bus.Meter
 	// prepare, if set, makes a new session usable before anybody else sees it; it
 	// calls publish when it is, and changed is told the state.
 	prepare func(s *session, publish func()) error
@@ -38,11 +39,12 @@ type link struct {
 	news    chan struct{} // closed when current changes
 }
 
-func newLink(cfg Config, purpose string, o *outages) *link {
+func newLink(cfg Config, purpose string, o *outages, m *bus.Meter) *link {
 	return &link{
 		config:  cfg,
 		purpose: purpose,
 		outages: o,
+		meter:   m,
 		prepare: func(_ *session, publish func()) error { publish(); return nil },
 		changed: func(bus.State) {},
 		news:    make(chan struct{}),
@@ -93,6 +95,7 @@ func (l *link) keep(ctx context.Context) (up time.Duration, err error) {
 	}
 	began := time.Now()
 	l.changed(bus.Up)
+	l.meter.Connected(l.purpose)
 	l.outages.had(l)
 	defer l.changed(bus.Down)
 	defer l.publish(nil)

@@ -3,7 +3,6 @@ package rabbit
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -180,10 +179,12 @@ func (p *publisher) Publish(m bus.Message, done func(error)) {
 	c, err := p.begin()
 	if err != nil {
 		p.order.Unlock()
+		p.bus.meter.Refused(m.Exchange, err)
 		done(err)
 		return
 	}
-	u := unconfirmed{done: done}
+	u := unconfirmed{done: done, traffic: p.bus.meter.Of(m.Exchange), began: time.Now()}
+	p.bus.meter.Began(u.traffic, &m)
 	switch {
 	case !p.bus.exchanges[m.Exchange] || len(m.Key) > maxKey:
 		u.err = bus.ErrNoRoute
@@ -228,8 +229,8 @@ func (p *publisher) write(c *channel, m bus.Message, u *unconfirmed) {
 		// The broker says with its number that it could not route a message.
 		p.next++
 		u.number = p.next
-		out.MessageId = strconv.FormatUint(u.number, 36)
 	}
+	out.MessageId = messageID(u.number, u.began)
 	confirm, err := c.amqp.PublishWithDeferredConfirm(m.Exchange, m.Key, !m.Optional, false, out)
 	switch {
 	case err == nil:
@@ -246,6 +247,7 @@ func (p *publisher) report(u unconfirmed, err error) {
 	if u.err != nil {
 		err = u.err
 	}
+	p.bus.meter.Ended(u.traffic, err, time.Since(u.began))
 	u.done(err)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -54,6 +54,7 @@ type Bus struct {
 	config     Config
 	exchanges  map[string]bool
 	states     states
+	meter      *bus.Meter
 	publishing *link
 	consuming  *link
 
@@ -103,6 +104,7 @@ func Open(cfg Config) (*Bus, error) {
 	b := &Bus{
 		config:     cfg,
 		exchanges:  make(map[string]bool),
+		meter:      bus.NewMeter(cfg.Topology, "publishing", "consuming"),
 		closing:    make(chan struct{}),
 		closed:     make(chan struct{}),
 		cancel:     cancel,
@@ -113,10 +115,10 @@ func Open(cfg Config) (*Bus, error) {
 		b.exchanges[name] = true
 	}
 	o := &outages{report: cfg.Report, back: cfg.Back, down: make(map[*link]bool)}
-	b.publishing = newLink(cfg, "publishing", o)
+	b.publishing = newLink(cfg, "publishing", o, b.meter)
 	b.publishing.prepare = b.openPublishers
 	b.publishing.changed = b.publishingChanged
-	b.consuming = newLink(cfg, "consuming", o)
+	b.consuming = newLink(cfg, "consuming", o, b.meter)
 	for _, l := range []*link{b.publishing, b.consuming} {
 		b.links.Add(1)
 		go func() {
@@ -130,11 +132,15 @@ func Open(cfg Config) (*Bus, error) {
 // State is that of the publishing connection.
 func (b *Bus) State() bus.State { return b.states.get() }
 
+// Meter counts what goes over the bus.
+func (b *Bus) Meter() *bus.Meter { return b.meter }
+
 // Watch implements bus.Bus. f must not call Close.
 func (b *Bus) Watch(f func(bus.State)) (stop func()) { return b.states.watch(f) }
 
 func (b *Bus) publishingChanged(s bus.State) {
 	b.states.set(s)
+	b.meter.Changed(s)
 	for _, p := range b.allPublishers() {
 		p.nudge()
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/motto123/minigate/pkg/bench"
+	"github.com/motto123/minigate/pkg/health"
 	"github.com/motto123/minigate/pkg/load"
 	"github.com/motto123/minigate/pkg/process"
 	"github.com/motto123/minigate/pkg/settings"
@@ -31,8 +32,8 @@ import (
 //go:embed schema.sql
 var schema string
 
-// version is set when a release is built.
-var version string
+// version and commit are set when a release is built.
+var version, commit string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -53,6 +54,7 @@ func newRoot() *cobra.Command {
 		client   terminal.Command
 		loaded   load.Command
 		measured bench.Command
+		asked    health.Command
 	)
 	root := &cobra.Command{
 		Use:   "minigate",
@@ -76,7 +78,7 @@ func newRoot() *cobra.Command {
 	db := &cobra.Command{Use: "db", Short: "Manage the database", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return errors.New("db: want a command: init")
 	}}
-	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.DatabaseSettings))
+	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings))
 	root.AddCommand(
 		command("dev", "Run everything in this process: gate, workers, bus, Redis and SQLite", cobra.NoArgs, served.RunDev, served.DevSettings),
 		command("gate", "Run a gate", cobra.NoArgs, served.RunGate, served.GateSettings),
@@ -87,6 +89,7 @@ func newRoot() *cobra.Command {
 		command("load", "Drive a gate with many connections, and say how it answers", cobra.NoArgs, loaded.Run, loaded.Settings),
 		command("bench", "Measure this machine: RabbitMQ and the event loop alone, and the whole path", cobra.NoArgs, measured.Run, measured.Settings),
 		bench.ServeCommand(newRoot),
+		command("health", "Ask the process in this container whether it is ready", cobra.NoArgs, asked.Run, asked.Settings),
 		command("version", "Print the version", cobra.NoArgs, func(context.Context, []string) error {
 			fmt.Println("minigate", buildVersion(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 			return nil
@@ -114,6 +117,9 @@ func names(c *cobra.Command) (all []string) {
 }
 
 func buildVersion() string {
+	if version != "" && commit != "" {
+		return version + " (" + commit + ")"
+	}
 	if version != "" {
 		return version
 	}

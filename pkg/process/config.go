@@ -11,12 +11,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/settings"
-	"github.com/motto123/minigate/pkg/sqldb"
 	"github.com/motto123/minigate/workers"
 )
 
@@ -24,10 +24,11 @@ import (
 // below, for the commands that have them.
 type Config struct {
 	Log           logging.Config
-	Prefix        string // of all names in RabbitMQ and Redis
-	RabbitMQ      string // a URL
-	Redis         string // host:port or a URL
-	Database      string // a URL
+	Prefix        string        // of all names in RabbitMQ and Redis
+	RabbitMQ      string        // a URL
+	Redis         string        // host:port or a URL
+	Database      string        // a URL
+	DatabaseWait  time.Duration // for one that does not answer yet
 	AuthAddresses []string
 	Gate          gate.Config
 	Workers       workers.Process
@@ -115,20 +116,4 @@ func (c *Config) RunDev(ctx context.Context, _ []string) error {
 	}
 	c.AuthAddresses = []string{c.Workers.AuthGRPC}
 	return c.run(ctx, embed, workers.Names(), true)
-}
-
-// InitDatabase creates the database and its tables, where they are missing.
-func (c *Config) InitDatabase(ctx context.Context, _ []string) error {
-	d, err := sqldb.Open(ctx, sqldb.Config{Address: c.Database})
-	if err != nil {
-		return err
-	}
-	err = sqldb.Init(ctx, d, c.Schema)
-	if closed := d.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		fmt.Println("The database has its tables.")
-	}
-	return err
 }

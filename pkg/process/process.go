@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -148,6 +149,12 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 		return nil
 	}
 	cfg := p.Gate
+	// A port that is chosen only when it is bound is known to the gate alone.
+	if _, port, _ := net.SplitHostPort(cfg.GRPC); cfg.AdvertiseGRPC == "" && port != "0" {
+		if cfg.AdvertiseGRPC, err = reachable(cfg.GRPC); err != nil {
+			return err
+		}
+	}
 	cfg.Bus, cfg.Topology, cfg.Presence, cfg.Events, cfg.Verify, cfg.Log = p.bus, p.topology, present, p.Events, p.Users, p.log
 	g, err := gate.New(cfg)
 	if err != nil {

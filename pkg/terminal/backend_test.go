@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +66,8 @@ func (b *backend) id(account string) int64 {
 type conn struct {
 	backend *backend
 	message func(*chatpb.Message)
+	state   func(client.State)
+	away    bool  // it is reconnecting
 	first   int64 // who the token belonged to
 	done    chan struct{}
 
@@ -71,14 +75,14 @@ type conn struct {
 	err  error
 }
 
-func (b *backend) dial(_ context.Context, token string, message func(*chatpb.Message)) (Conn, error) {
+func (b *backend) dial(_ context.Context, token string, message func(*chatpb.Message), state func(client.State)) (Conn, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dials++
 	if b.down != nil {
 		return nil, b.down
 	}
-	c := &conn{backend: b, message: message, done: make(chan struct{})}
+	c := &conn{backend: b, message: message, state: state, done: make(chan struct{})}
 	if account, ok := strings.CutPrefix(token, "token of "); ok {
 		c.first = b.id(account)
 		c.user = c.first
@@ -95,6 +99,23 @@ func (b *backend) cut(err error) {
 	defer b.mu.Unlock()
 	for c := range b.conns {
 		c.end(err)
+	}
+}
+
+// lost takes all connections away until back.
+func (b *backend) lost(err error) { b.away(true, client.State{Phase: client.Reconnecting, Err: err}) }
+
+func (b *backend) back() { b.away(false, client.State{Phase: client.Connected}) }
+
+func (b *backend) away(away bool, s client.State) {
+	b.mu.Lock()
+	conns := slices.Collect(maps.Keys(b.conns))
+	for _, c := range conns {
+		c.away = away
+	}
+	b.mu.Unlock()
+	for _, c := range conns {
+		c.state(s)
 	}
 }
 
@@ -133,7 +154,7 @@ func (c *conn) Call(_ context.Context, route string, in, out proto.Message) erro
 			push()
 		}
 	}()
-	if !b.conns[c] {
+	if !b.conns[c] || c.away {
 		return status.Error(codes.Unavailable, "the connection has ended")
 	}
 	if c.user == 0 && route != "auth.login" && route != "auth.register" {
@@ -213,7 +234,7 @@ func (b *backend) store(from, to int64, id, text string) *chatpb.Message {
 
 func (b *backend) pushes(to int64, m *chatpb.Message) (out []func()) {
 	for c := range b.conns {
-		if c.user == to {
+		if c.user == to && !c.away {
 			out = append(out, func() { c.message(m) })
 		}
 	}

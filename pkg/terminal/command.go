@@ -25,6 +25,7 @@ type Command struct {
 
 // ClientSettings declares the settings of every command that is a client.
 func (c *Command) ClientSettings(s settings.Set) {
+	s = s.Group("Client")
 	s.Text(&c.Gate, "gate", DefaultGate, "the gate, ws://HOST:PORT/ws or tcp://HOST:PORT")
 	s.Text(&c.Account, "account", "", "account to log in with")
 	s.Secret(&c.Password, "password", "", "password to log in with")
@@ -33,11 +34,13 @@ func (c *Command) ClientSettings(s settings.Set) {
 
 // CallSettings declares what call has besides.
 func (c *Command) CallSettings(s settings.Set) {
+	s = s.Group("Client")
 	s.Duration(&c.Timeout, "timeout", 15*time.Second, time.Millisecond, time.Hour, "how long connecting and the request may take together")
 }
 
 // ChatSettings declares what chat has besides.
 func (c *Command) ChatSettings(s settings.Set) {
+	s = s.Group("Chat")
 	s.Bool(&c.Register, "register", false, "make the account first, if it does not exist")
 	s.Text(&c.Email, "email", "", "e-mail address of a new account")
 	s.Text(&c.Nickname, "nickname", "", "name of a new account that others see")

@@ -96,15 +96,16 @@ func (l *lines) happened(ev event) error {
 		if ev.wait == 0 {
 			return fmt.Errorf("terminal: connection: %w", ev.err)
 		}
-		if text := "! not connected: " + explain(ev.err); text != l.was {
+		text := "! not connected: " + explain(ev.err)
+		if l.me != nil {
+			text = "! connection lost, reconnecting… " + explain(ev.err)
+		}
+		if text != l.was {
 			l.was = text
 			l.line(text)
 		}
 	case online:
-		if l.was != "" {
-			l.was = ""
-			l.line("! connected again")
-		}
+		l.was = ""
 	case sent:
 		l.unsent = l.unsent || ev.err != nil
 	case found:

@@ -178,16 +178,40 @@ func TestConnectionLost(t *testing.T) {
 	b.passwords["alice"] = "another" // only the token still helps
 	b.mu.Unlock()
 	b.cut(errors.New("the gate went away"))
-	alice.wait(t, "! not connected: ")
+	alice.wait(t, "! connection lost, reconnecting… the gate went away\n")
 	b.says("bob", "alice", "two")
 	b.says("bob", "alice", "three")
 	alice.types(t, "typed meanwhile")
 	b.mu.Lock()
 	b.down = nil
 	b.mu.Unlock()
-	alice.wait(t, "! connected again\n")
+	alice.wait(t, "! back\n")
 	alice.wait(t, "Bob: two\nBob: three\n")
 	alice.wait(t, "Alice > Bob: typed meanwhile\n")
+}
+
+// TestReconnected: a connection that comes back by itself is not dialled again,
+// and what was missed and typed meanwhile is there.
+func TestReconnected(t *testing.T) {
+	b := newBackend("alice", "bob")
+	alice := start(t, b, "alice", "bob")
+	alice.types(t, "zero")
+	alice.wait(t, "Alice > Bob: zero\n")
+	for i, text := range []string{"one", "two"} {
+		b.lost(&client.KickError{Code: "draining", Reason: fmt.Sprint("restart ", i)})
+		alice.wait(t, fmt.Sprintf("! connection lost, reconnecting… kicked: draining: restart %d\n", i))
+		b.says("bob", "alice", text)
+		alice.types(t, "typed in "+text)
+		b.back()
+		alice.wait(t, "Bob: "+text+"\n")
+		alice.wait(t, "Alice > Bob: typed in "+text+"\n")
+		if n := strings.Count(alice.String(), "! back\n"); n != i+1 {
+			t.Errorf("back %d times, want %d:\n%s", n, i+1, alice)
+		}
+	}
+	if b.dials != 1 {
+		t.Errorf("dialled %d times", b.dials)
+	}
 }
 
 func TestNotLoggedIn(t *testing.T) {

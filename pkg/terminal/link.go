@@ -48,8 +48,9 @@ type credentials struct {
 	email, nickname   string
 }
 
-// link keeps a connection to a gate: it dials again when one is lost, logs in
-// again, and sends what is to be sent in the order given. Its results come as
+// link keeps a connection to a gate: it dials until there is one, and again where
+// one that was lost does not come back by itself, logs in, and sends what is to be
+// sent in the order given. Its results come as
 // events. All methods are safe to call at once, and none blocks but run.
 type link struct {
 	dial  Dialer
@@ -62,7 +63,7 @@ type link struct {
 	outgoing chan outgoing
 
 	mu   sync.Mutex
-	conn Conn          // nil while not logged in
+	conn Conn          // nil while not connected and logged in
 	up   chan struct{} // closed when conn is set
 }
 
@@ -178,46 +179,79 @@ func pause(failures int, err error) (wait time.Duration, again bool) {
 	return wait, true
 }
 
-// session is one connection, from dialling to its end. lived says that it was
-// logged in.
+// session is one connection, from dialling until it is lost for good. lived says
+// that it was logged in.
 func (l *link) session(ctx context.Context, e *entry) (lived bool, err error) {
 	message := func(m *chatpb.Message) { l.emit(came{m}) }
-	conn, err := l.dial(ctx, e.token, message)
+	states, over := make(chan client.State), make(chan struct{})
+	state := func(s client.State) {
+		select {
+		case states <- s:
+		case <-over:
+		}
+	}
+	conn, err := l.dial(ctx, e.token, message, state)
 	var refusal *client.HandshakeError
 	if e.token != "" && errors.As(err, &refusal) && refusal.Code == 401 {
 		e.token, e.refused = "", errToken // log in anew
-		conn, err = l.dial(ctx, "", message)
+		conn, err = l.dial(ctx, "", message, state)
 	}
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() {
+		close(over) // Close waits for state
+		_ = conn.Close()
+	}()
 
-	user, err := l.enter(ctx, conn, e)
+	user, err := l.enter(ctx, conn, e, states)
 	if err != nil {
 		return false, err
 	}
-	l.mu.Lock()
-	l.conn = conn
-	close(l.up)
-	l.mu.Unlock()
+	l.connected(conn)
+	defer l.disconnected()
 	l.emit(online{user})
-
-	select {
-	case <-conn.Done():
-		err = conn.Err()
-	case <-ctx.Done():
-		err = ctx.Err()
+	for lost := false; ; {
+		select {
+		case s := <-states:
+			switch {
+			case s.Phase == client.Reconnecting:
+				l.disconnected()
+				l.emit(offline{err: s.Err, wait: max(s.Wait, time.Millisecond)})
+				lost = true
+			case s.Phase == client.Connected && lost:
+				l.connected(conn)
+				l.emit(online{user})
+				lost = false
+			}
+		case <-conn.Done():
+			return true, conn.Err()
+		case <-ctx.Done():
+			return true, ctx.Err()
+		}
 	}
-	l.mu.Lock()
-	l.conn = nil
-	l.up = make(chan struct{})
-	l.mu.Unlock()
-	return true, err
 }
 
-// enter logs the connection in, and asks for credentials until it can.
-func (l *link) enter(ctx context.Context, conn Conn, e *entry) (*authpb.User, error) {
+func (l *link) connected(conn Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = conn
+	close(l.up)
+}
+
+// disconnected may come twice.
+func (l *link) disconnected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		l.conn = nil
+		l.up = make(chan struct{})
+	}
+}
+
+// enter logs the connection in, and asks for credentials until it can. A
+// connection that is lost before that is given up.
+func (l *link) enter(ctx context.Context, conn Conn, e *entry, states <-chan client.State) (*authpb.User, error) {
 	if e.token != "" && conn.UserID() != 0 {
 		out := &authpb.FindResponse{}
 		err := call(ctx, conn, "auth.find", &authpb.FindRequest{Id: conn.UserID()}, out)
@@ -231,12 +265,8 @@ func (l *link) enter(ctx context.Context, conn Conn, e *entry) (*authpb.User, er
 			}
 			e.refused = nil
 			l.emit(needLogin{refused})
-			select {
-			case e.who = <-l.logins:
-			case <-conn.Done():
-				return nil, conn.Err()
-			case <-ctx.Done():
-				return nil, ctx.Err()
+			if err := l.ask(ctx, conn, e, states); err != nil {
+				return nil, err
 			}
 		}
 		out, err := login(ctx, conn, &e.who)
@@ -249,6 +279,24 @@ func (l *link) enter(ctx context.Context, conn Conn, e *entry) (*authpb.User, er
 			return nil, err
 		}
 		refused = err
+	}
+}
+
+// ask waits for credentials.
+func (l *link) ask(ctx context.Context, conn Conn, e *entry, states <-chan client.State) error {
+	for {
+		select {
+		case e.who = <-l.logins:
+			return nil
+		case s := <-states:
+			if s.Phase == client.Reconnecting {
+				return s.Err
+			}
+		case <-conn.Done():
+			return conn.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/client"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
 )
@@ -289,5 +290,21 @@ func BenchmarkPush(b *testing.B) {
 	for i := range b.N {
 		s.hears(2, int64(maxLines+i+1), strings.Repeat("word ", 20))
 		s.View()
+	}
+}
+
+// TestLostAndBack: who was connected sees that it is lost, and that it is back.
+func TestLostAndBack(t *testing.T) {
+	s := onScreen()
+	s.Update(offline{err: &client.KickError{Code: "draining", Reason: "a restart"}, wait: time.Minute})
+	view := ansi.Strip(s.View())
+	for _, want := range []string{"connection lost, reconnecting… next try in 60 s", "a restart"} {
+		if !strings.Contains(view, want) {
+			t.Errorf("%q is not shown:\n%s", want, view)
+		}
+	}
+	s.Update(online{s.me})
+	if view := ansi.Strip(s.View()); !strings.Contains(view, "● connected") || !strings.HasSuffix(strings.TrimSpace(view), "back") {
+		t.Errorf("when it is back:\n%s", view)
 	}
 }

@@ -53,8 +53,15 @@ func (t *talk) handle(ev event) {
 		t.state, t.lost = ev, ev.err
 		t.retry = time.Now().Add(ev.wait)
 	case online:
+		lost, before := t.lost, t.me
 		t.state, t.lost = ev, nil
 		t.entered(ev)
+		switch {
+		case lost != nil && before != nil:
+			t.say("back")
+		case lost != nil:
+			t.say("connected")
+		}
 	case came:
 		p, gap := t.came(ev.message)
 		if !p.known {

@@ -47,7 +47,7 @@ type Config struct {
 	Out io.Writer
 }
 
-// Conn is a connection to a gate; *client.Client is one.
+// Conn is a connection to a gate, or one after the other; *client.Client is one.
 type Conn interface {
 	// Call fails with an error that package status understands.
 	Call(ctx context.Context, route string, in, out proto.Message) error
@@ -58,15 +58,20 @@ type Conn interface {
 	Close() error
 }
 
-// Dialer opens a connection, logged in where there is a token. It calls message
-// with each push chat.message, in order, until the connection ends.
-type Dialer func(ctx context.Context, token string, message func(*chatpb.Message)) (Conn, error)
+// Dialer opens a connection, logged in where there is a token. Until it ends it
+// calls message with each push chat.message, in order, and state when it is lost
+// and comes back.
+type Dialer func(ctx context.Context, token string, message func(*chatpb.Message), state func(client.State)) (Conn, error)
 
-// DialGate dials a gate with package client.
+// DialGate dials a gate with package client, which reconnects.
 func DialGate(address string) Dialer {
-	return func(ctx context.Context, token string, message func(*chatpb.Message)) (Conn, error) {
+	return func(ctx context.Context, token string, message func(*chatpb.Message), state func(client.State)) (Conn, error) {
 		c, err := client.Dial(ctx, address, client.Options{
 			Token: token, ClientType: "terminal",
+			Reconnect: &client.Reconnect{
+				First: firstWait, Longest: longestWait,
+				OnState: func(_ *client.Client, s client.State) { state(s) },
+			},
 			OnPush: func(p client.Push) error {
 				if p.Route != "chat.message" {
 					return nil

@@ -91,12 +91,15 @@ func (s *screen) connection() string {
 	case online:
 		return s.look.good.Render("● connected") + s.look.dim.Render("  "+s.gate)
 	case offline:
-		text := "○ not connected"
 		if state.wait == 0 {
-			return s.look.bad.Render(text + ": " + explain(state.err))
+			return s.look.bad.Render("○ not connected: " + explain(state.err))
+		}
+		text := "○ not connected,"
+		if s.entered {
+			text = "○ connection lost, reconnecting…"
 		}
 		left := math.Ceil(time.Until(s.retry).Seconds())
-		return s.look.warn.Render(fmt.Sprintf("%s, next try in %.0f s", text, max(left, 0)))
+		return s.look.warn.Render(fmt.Sprintf("%s next try in %.0f s", text, max(left, 0)))
 	}
 	return s.look.warn.Render("◌ connecting") + s.look.dim.Render("  "+s.gate)
 }

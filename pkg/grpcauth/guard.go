@@ -125,7 +125,7 @@ func (g *Guard) Check(address string) error {
 	if g.mutual() || g.tokens != nil || host == "localhost" {
 		return nil
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", address, ErrOpen)

@@ -174,6 +174,7 @@ func TestCallers(t *testing.T) {
 		"a name that may not":       {Config{Files: good, Names: "auth, chat"}, Config{Files: named}, codes.Unauthenticated, "want one of"},
 		"a token":                   {Config{Tokens: token}, Config{Tokens: token}, codes.OK, ""},
 		"a new token":               {Config{Tokens: "old-token, " + token}, Config{Tokens: token + ",old-token"}, codes.OK, ""},
+		"an old token":              {Config{Tokens: token + ",new-token"}, Config{Tokens: token}, codes.OK, ""},
 		"a wrong token":             {Config{Tokens: token}, Config{Tokens: token + "x," + token}, codes.Unauthenticated, "a wrong service token"},
 		"the beginning of a token":  {Config{Tokens: token}, Config{Tokens: token[:5]}, codes.Unauthenticated, "a wrong service token"},
 		"no token":                  {Config{Tokens: token}, Config{}, codes.Unauthenticated, "no service token"},

@@ -84,11 +84,7 @@ func (g *Guard) verify(state *tls.ConnectionState) error {
 }
 
 // Info tells gRPC what this is.
-func (t *transport) Info() credentials.ProtocolInfo {
-	info := t.server.Info()
-	info.ServerName = t.guard.cfg.ServerName
-	return info
-}
+func (t *transport) Info() credentials.ProtocolInfo { return t.server.Info() }
 
 // Clone returns another one.
 func (t *transport) Clone() credentials.TransportCredentials {

@@ -33,7 +33,7 @@ type Config struct {
 	Connections int     // 1
 	Idle        float64 // share of the connections that only send heartbeats; 0
 	Ramp        int     // connections that are opened a second; 0 is as fast as it goes
-	Addresses   int     // local addresses 127.0.0.x to connect from; 0 is one for every 20,000 connections
+	Addresses   int     // local addresses 127.0.0.x to connect from; 0 is one for every 10,000 connections
 
 	// InFlight is how many requests a connection has unanswered: always, without
 	// a Rate, and at the most, with one. 1, or with a Rate 64.
@@ -71,7 +71,10 @@ type Config struct {
 }
 
 const (
-	perAddress  = 20_000 // connections; the kernel has 28,232 ports for an address and a port of the other side
+	// perAddress is how many connections have one address: the kernel has 28,232
+	// ports towards a port of the other side, looks at every second one first, and
+	// connects slowly once it has to go through them.
+	perAddress  = 10_000
 	maxInFlight = 1024
 	// maxMessage is what a gate takes unless it is told otherwise, less what
 	// stands around the payload.
@@ -87,7 +90,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Int(&c.Connections, "connections", 256, 1, 10_000_000, "connections in all")
 	s.Int(&c.Ramp, "ramp", 0, 0, 1_000_000, "connections that are opened a second; 0 is as fast as it goes")
 	s.Var((*share)(&c.Idle), "idle", "share of the connections that only send heartbeats (a number from 0 to 1)")
-	s.Int(&c.Addresses, "addresses", 0, 0, 250, "local addresses 127.0.0.x to connect from; 0 is one for every 20000 connections")
+	s.Int(&c.Addresses, "addresses", 0, 0, 250, "local addresses 127.0.0.x to connect from; 0 is one for every 10000 connections")
 	s.Int(&c.InFlight, "in-flight", 0, 0, maxInFlight, "unanswered requests of a connection; 0 is 1, or 64 with a rate")
 	s.Int(&c.Rate, "rate", 0, 0, 10_000_000, "requests a second in all, whatever comes back; 0 waits for answers")
 	s.Duration(&c.Think, "think", 0, 0, time.Hour, "how long a connection waits before its next request")
@@ -147,7 +150,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Connections, 1)
 	setDefault(&c.Payload, 200)
 	c.Payload = max(c.Payload, 0)
-	setDefault(&c.Addresses, (c.Connections+perAddress-1)/perAddress)
 	setDefault(&c.Loops, min(runtime.GOMAXPROCS(0), 4))
 	c.Loops = min(c.Loops, max(c.Connections, 1))
 	if c.InFlight == 0 {
@@ -186,7 +188,7 @@ func (c Config) validate() error {
 		got, low, high int
 	}{
 		{"connections", c.Connections, 1, 10_000_000}, {"in flight", c.InFlight, 1, maxInFlight},
-		{"rate", c.Rate, 0, 10_000_000}, {"ramp", c.Ramp, 0, 1_000_000}, {"addresses", c.Addresses, 1, 250},
+		{"rate", c.Rate, 0, 10_000_000}, {"ramp", c.Ramp, 0, 1_000_000}, {"addresses", c.Addresses, 0, 250},
 		{"requests", c.Requests, 0, 1_000_000_000}, {"payload", c.Payload, 0, maxPayload}, {"loops", c.Loops, 1, 256},
 	} {
 		if v.got < v.low || v.got > v.high {
@@ -252,10 +254,23 @@ func (c Config) resolve() ([]target, error) {
 		}
 		targets = append(targets, t)
 	}
-	if c.Addresses > 1 && slices.ContainsFunc(targets, func(t target) bool { return !t.address.Addr().Is4() || !t.address.Addr().IsLoopback() }) {
+	if c.Addresses > 1 && !haveAddresses(targets) {
 		return nil, fmt.Errorf("load: addresses: got %d, want 1: the gate is not on 127.0.0.0/8", c.Addresses)
 	}
 	return targets, nil
+}
+
+// haveAddresses reports whether all gates can be reached from any of 127.0.0.x.
+func haveAddresses(targets []target) bool {
+	return !slices.ContainsFunc(targets, func(t target) bool { return !t.address.Addr().Is4() || !t.address.Addr().IsLoopback() })
+}
+
+// addresses is how many local addresses to connect from.
+func addresses(c Config, targets []target) int {
+	if c.Addresses == 0 && haveAddresses(targets) {
+		return min((c.Connections+perAddress-1)/perAddress, 250)
+	}
+	return max(c.Addresses, 1)
 }
 
 // checkFiles says so before half of the connections are there.

@@ -13,35 +13,70 @@ import (
 	"github.com/motto123/minigate/codec"
 )
 
-// conn is one connection. It belongs to its loop.
+// conn is one connection. It belongs to its loop. What an idle one takes is counted
+// (TestAnIdleConnectionIsSmall): a machine that holds a million sessions has their
+// clients on it too.
 type conn struct {
-	loop     *loop
-	target   *target
-	fd       int
-	index    int
-	position int // in loop.conns
+	loop    *loop
+	target  *target
+	request *request
+	traffic *traffic // nil for one that sends no requests
+	partial *partial // nil while there is nothing in it
+
+	seen      int64 // when anything came
+	beat      int64 // when a heartbeat was sent, and before the handshake, when it was opened
+	heartbeat int64 // interval
+
+	fd       int32
+	index    int32
+	position int32 // in loop.conns
 	state    state
 	idle     bool
 	waits    bool // for the poller to say that it can be written
-	queued   bool // in pace.ready
+}
 
-	began     int64 // when it was opened
-	seen      int64 // when anything came
-	beat      int64 // when a heartbeat was sent
-	heartbeat int64 // interval
+// traffic is what a connection has that sends requests.
+type traffic struct {
+	slots  []slot
+	free   []uint16 // slots that are not in use, with a rate
+	left   int      // requests that are still to be sent
+	busy   int
+	queued bool // in pace.ready
+}
 
+// partial is what came or went only in part.
+type partial struct {
 	frames    frames
 	decoder   codec.Decoder
 	assembler codec.Assembler
 	head      []byte // what came of the answer to the upgrade
 	unsent    []byte
-
-	request *request
-	slots   []slot
-	free    []uint16 // slots that are not in use, with a rate
-	left    int      // requests that are still to be sent
-	busy    int
 }
+
+func (p *partial) empty() bool {
+	return p.frames.empty() && p.decoder.Buffered() == 0 && p.assembler == (codec.Assembler{}) && len(p.head) == 0 && len(p.unsent) == 0
+}
+
+// parts gives c a partial for as long as something comes or goes.
+func (c *conn) parts() *partial {
+	if c.partial == nil {
+		c.partial, c.loop.spare = c.loop.spare, nil
+		if c.partial == nil {
+			c.partial = new(partial)
+		}
+	}
+	return c.partial
+}
+
+// settle takes it away again when there is nothing in it.
+func (c *conn) settle() {
+	if c.partial != nil && c.partial.empty() {
+		c.loop.spare, c.partial = c.partial, nil
+	}
+}
+
+// hasUnsent reports whether the socket has not taken everything yet.
+func (c *conn) hasUnsent() bool { return c.partial != nil && len(c.partial.unsent) > 0 }
 
 type state uint8
 
@@ -69,7 +104,7 @@ func (c *conn) connect() error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	c.fd = fd
+	c.fd = int32(fd)
 	c.loop.keep(c)
 	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {
@@ -84,9 +119,8 @@ func (c *conn) connect() error {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	if n := c.loop.load.cfg.Addresses; n > 1 {
-		local := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(1 + c.index%n)}}
-		if err := unix.Bind(fd, local); err != nil {
-			return os.NewSyscallError("bind", err)
+		if err := bind(fd, [4]byte{127, 0, 0, byte(1 + int(c.index)%n)}); err != nil {
+			return err
 		}
 	}
 	var to unix.Sockaddr
@@ -104,7 +138,7 @@ func (c *conn) connect() error {
 
 // connected goes on when the socket has connected, or could not.
 func (c *conn) connected() {
-	code, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	code, err := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && code != 0 {
 		err = unix.Errno(code)
 	}
@@ -151,12 +185,13 @@ func (l *loop) appendPackets(c *conn, packets []byte) {
 // received takes what came, in any cut.
 func (c *conn) received(b []byte) error {
 	if c.state == upgrading {
-		c.head = append(c.head, b...)
-		rest, whole, err := readUpgrade(c.head)
+		p := c.parts()
+		p.head = append(p.head, b...)
+		rest, whole, err := readUpgrade(p.head)
 		if err != nil || !whole {
 			return err
 		}
-		c.head = nil
+		p.head = nil
 		if c.loop.load.cfg.Bare {
 			c.establish(c.loop.text, 0)
 		} else {
@@ -165,12 +200,12 @@ func (c *conn) received(b []byte) error {
 		b = rest
 	}
 	if c.target.webSocket {
-		return c.frames.feed(b, c.data, c.control)
+		return c.parts().frames.feed(b, c.data, c.control)
 	}
-	return c.decoder.Feed(b, c.packet)
+	return c.data(b)
 }
 
-func (c *conn) data(b []byte) error { return c.decoder.Feed(b, c.packet) }
+func (c *conn) data(b []byte) error { return c.parts().decoder.Feed(b, c.packet) }
 
 func (c *conn) control(op ws.OpCode, payload []byte) error {
 	switch op {
@@ -199,7 +234,7 @@ func (c *conn) packet(p codec.Packet) error {
 		return c.welcome(p)
 	case p.Type == codec.Heartbeat:
 	case p.Type == codec.Data:
-		b, whole, err := c.assembler.Add(p, codec.MaxMessage)
+		b, whole, err := c.parts().assembler.Add(p, codec.MaxMessage)
 		if err != nil || !whole {
 			return err
 		}
@@ -242,8 +277,9 @@ func (c *conn) welcome(p codec.Packet) error {
 func (c *conn) establish(r *request, heartbeat int64) {
 	l := c.loop
 	c.state, c.request, c.heartbeat = active, r, heartbeat
+	l.record(l.connecting, l.now-c.beat)
 	c.seen, c.beat = l.now, l.now
-	l.record(l.connecting, l.now-c.began)
+	l.heartbeats(heartbeat)
 	l.opening--
 	l.counts.established.Add(1)
 	l.counts.open.Add(1)
@@ -255,13 +291,13 @@ func (c *conn) look() {
 	l := c.loop
 	switch {
 	case c.state < active:
-		if l.now-c.began > int64(l.load.cfg.Timeout) {
+		if l.now-c.beat > int64(l.load.cfg.Timeout) {
 			c.fail("no handshake in time")
 		}
 	case c.heartbeat <= 0:
 	case l.now-c.seen > c.heartbeat*silence/2:
 		c.end("nothing came for two and a half heartbeats")
-	case l.now-c.beat >= c.heartbeat-int64(lookRound)/2 && len(c.unsent) == 0:
+	case l.now-c.beat >= c.heartbeat-int64(l.round)/2 && !c.hasUnsent():
 		c.beat = l.now
 		l.scratch = codec.BeginPacket(l.scratch[:0], codec.Heartbeat, 0)
 		l.out = l.out[:0]
@@ -273,11 +309,11 @@ func (c *conn) look() {
 // write writes b; what the socket does not take is kept. That is bounded by what
 // may be in flight, and heartbeats wait for it.
 func (c *conn) write(b []byte) {
-	if len(c.unsent) > 0 {
-		c.unsent = append(c.unsent, b...)
+	if c.hasUnsent() {
+		c.partial.unsent = append(c.partial.unsent, b...)
 		return
 	}
-	n, err := unix.Write(c.fd, b)
+	n, err := unix.Write(int(c.fd), b)
 	if err != nil {
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			c.end(os.NewSyscallError("write", err).Error())
@@ -288,7 +324,8 @@ func (c *conn) write(b []byte) {
 	if n == len(b) {
 		return
 	}
-	c.unsent = append(c.unsent, b[n:]...)
+	p := c.parts()
+	p.unsent = append(p.unsent, b[n:]...)
 	if !c.waits {
 		c.waits = true
 		if err := c.loop.poll(c, true); err != nil {
@@ -299,17 +336,19 @@ func (c *conn) write(b []byte) {
 
 // flush writes what the socket did not take before.
 func (c *conn) flush() {
-	n, err := unix.Write(c.fd, c.unsent)
+	p := c.partial
+	n, err := unix.Write(int(c.fd), p.unsent)
 	if err != nil {
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			c.end(os.NewSyscallError("write", err).Error())
 		}
 		return
 	}
-	if c.unsent = c.unsent[n:]; len(c.unsent) > 0 {
+	if p.unsent = p.unsent[n:]; len(p.unsent) > 0 {
 		return
 	}
-	c.unsent, c.waits = nil, false
+	p.unsent, c.waits = nil, false
+	c.settle()
 	if err := c.loop.poll(c, false); err != nil {
 		c.end(err.Error())
 	}
@@ -348,6 +387,7 @@ func (c *conn) close() {
 	l.abandon(c)
 	if c.fd > 0 {
 		l.forget(c)
-		_ = unix.Close(c.fd) // which takes it from the poller
+		_ = unix.Close(int(c.fd)) // which takes it from the poller
 	}
+	c.partial = nil
 }

@@ -87,6 +87,9 @@ type frames struct {
 	partial []byte
 }
 
+// empty reports whether the stream is between two frames.
+func (f *frames) empty() bool { return f.left == 0 && f.partial == nil }
+
 // feed calls data with the bytes of data frames, and control with each control
 // frame.
 func (f *frames) feed(b []byte, data func([]byte) error, control func(ws.OpCode, []byte) error) error {

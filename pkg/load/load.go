@@ -45,6 +45,7 @@ func New(cfg Config) (*Load, error) {
 	if l.targets, err = cfg.resolve(); err != nil {
 		return nil, err
 	}
+	l.cfg.Addresses = addresses(cfg, l.targets)
 	if err := cfg.checkFiles(); err != nil {
 		return nil, err
 	}
@@ -261,7 +262,7 @@ func (r *run) hold(ctx context.Context) error {
 	began := time.Now()
 	end := began.Add(r.cfg.Duration)
 	look := r.progress.next(began)
-	return r.while(ctx, slowStep, func(now time.Time) bool {
+	return r.while(ctx, holdStep, func(now time.Time) bool {
 		if !look.IsZero() && now.After(look) {
 			r.progress.holding(r.Open(), now.Sub(began))
 			look = r.progress.next(now)

@@ -32,8 +32,10 @@ type loop struct {
 
 	// Everything below belongs to the loop's thread.
 
-	byFD    []*conn
+	slab    []conn  // all that there will be
+	byFD    []*conn // by descriptor
 	conns   []*conn // that are not closed
+	spare   *partial
 	in      []byte
 	out     []byte // to be written to the connection at hand
 	scratch []byte
@@ -43,6 +45,7 @@ type loop struct {
 	opening int
 	looked  int // position of the round through conns
 	lookAt  int64
+	round   time.Duration // how long one takes
 
 	text, coded *request // with the route as text, and as its code
 	dictionary  []byte   // of the last handshake, as it was sent
@@ -81,9 +84,11 @@ const (
 	// maxOpening is how many connections of one loop may be on their way at once:
 	// all loops together stay under the kernel's queue of a listener.
 	maxOpening = 128
-	// The round through all connections takes lookRound, in steps of lookStep.
-	lookRound = 500 * time.Millisecond
-	lookStep  = 10 * time.Millisecond
+	// The round through all connections takes a tenth of a heartbeat, within these
+	// bounds, in steps of lookStep.
+	shortRound = 500 * time.Millisecond
+	longRound  = 5 * time.Second
+	lookStep   = 10 * time.Millisecond
 )
 
 func newHistogram() *hdrhistogram.Histogram {
@@ -104,8 +109,10 @@ func newLoop(l *Load, index int) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load: open a poller: %w", err)
 	}
+	share := (l.cfg.Connections - index + l.cfg.Loops - 1) / l.cfg.Loops
 	loop := &loop{
-		load: l, index: index, poller: p, in: make([]byte, readBuffer), tally: newTally(),
+		load: l, index: index, poller: p, in: make([]byte, readBuffer), tally: newTally(), round: longRound,
+		slab: make([]conn, share), conns: make([]*conn, 0, share),
 	}
 	loop.tick = func(any) error { loop.onTick(); return nil }
 	loop.text, err = newRequest(l.cfg, 0, false)
@@ -158,7 +165,7 @@ func (l *loop) event(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
 		c.connected()
 		return nil
 	}
-	if len(c.unsent) > 0 {
+	if c.hasUnsent() {
 		c.flush()
 	}
 	if c.state != closed {
@@ -169,7 +176,7 @@ func (l *loop) event(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
 }
 
 func (l *loop) read(c *conn) {
-	n, err := unix.Read(c.fd, l.in)
+	n, err := unix.Read(int(c.fd), l.in)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return
@@ -188,6 +195,7 @@ func (l *loop) read(c *conn) {
 	if len(l.out) > 0 && c.state != closed {
 		c.write(l.out)
 	}
+	c.settle()
 }
 
 // onTick is what happens without anything being received.
@@ -200,9 +208,10 @@ func (l *loop) onTick() {
 	if l.now < l.lookAt {
 		return
 	}
-	l.lookAt = l.now + int64(lookStep)
 	// A little at a time, so that heartbeats are spread over their interval.
-	for range min(len(l.conns), len(l.conns)*int(lookStep)/int(lookRound)+1) {
+	since := min(l.now-l.lookAt+int64(lookStep), int64(l.round))
+	l.lookAt = l.now + int64(lookStep)
+	for range min(len(l.conns), len(l.conns)*int(since)/int(l.round)+1) {
 		if len(l.conns) == 0 {
 			break
 		}
@@ -222,8 +231,9 @@ func (l *loop) open() {
 		if cfg.Ramp > 0 && int64(i)*int64(time.Second)/int64(cfg.Ramp) > l.now {
 			return
 		}
+		c := &l.slab[l.opened]
+		*c = conn{loop: l, index: int32(i), target: &l.load.targets[i%len(l.load.targets)], beat: l.now}
 		l.opened++
-		c := &conn{loop: l, index: i, target: &l.load.targets[i%len(l.load.targets)], began: l.now}
 		c.idle = int(float64(i+1)*cfg.Idle) > int(float64(i)*cfg.Idle)
 		l.opening++
 		if err := c.connect(); err != nil {
@@ -234,11 +244,11 @@ func (l *loop) open() {
 
 // keep makes c known to the poller's events.
 func (l *loop) keep(c *conn) {
-	for c.fd >= len(l.byFD) { // descriptors are small numbers, given out again
+	for int(c.fd) >= len(l.byFD) { // descriptors are small numbers, given out again
 		l.byFD = append(l.byFD, nil)
 	}
 	l.byFD[c.fd] = c
-	c.position = len(l.conns)
+	c.position = int32(len(l.conns))
 	l.conns = append(l.conns, c)
 }
 
@@ -249,6 +259,13 @@ func (l *loop) forget(c *conn) {
 	last.position = c.position
 	l.conns[len(l.conns)-1] = nil
 	l.conns = l.conns[:len(l.conns)-1]
+}
+
+// heartbeats makes the round short enough for a heartbeat.
+func (l *loop) heartbeats(every int64) {
+	if every > 0 {
+		l.round = min(l.round, max(time.Duration(every)/10, shortRound))
+	}
 }
 
 // routeOf chooses the request that a connection sends: with the route's code,

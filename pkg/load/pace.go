@@ -33,6 +33,8 @@ const (
 	step = 250 * time.Microsecond
 	// slowStep is the same where nothing depends on it.
 	slowStep = 2 * time.Millisecond
+	// holdStep is the same where there is nothing to do but heartbeats.
+	holdStep = 50 * time.Millisecond
 	// errorPause keeps a gate that answers nothing but errors from being asked as
 	// fast as it can say so.
 	errorPause = 10 * time.Millisecond
@@ -52,6 +54,7 @@ func (l *loop) begin() {
 		}
 	}
 	l.counts.senders.Add(int64(senders))
+	traffics := make([]traffic, senders)
 	slots := make([]slot, senders*cfg.InFlight)
 	free := make([]uint16, senders*cfg.InFlight)
 	n := 0
@@ -61,24 +64,25 @@ func (l *loop) begin() {
 			continue
 		}
 		from, to := n*cfg.InFlight, (n+1)*cfg.InFlight
-		c.slots = slots[from:to:to]
-		c.left = cfg.Requests
+		t := &traffics[n]
+		c.traffic = t
+		t.slots, t.left = slots[from:to:to], cfg.Requests
 		if cfg.Requests == 0 {
-			c.left = int(^uint(0) >> 1)
+			t.left = int(^uint(0) >> 1)
 		}
 		n++
 		if cfg.Rate > 0 {
-			c.free = free[from:from:to]
-			for i := range c.slots {
-				c.free = append(c.free, uint16(i))
+			t.free = free[from:from:to]
+			for i := range t.slots {
+				t.free = append(t.free, uint16(i))
 			}
 			l.makeReady(c)
 			continue
 		}
 		l.out = l.out[:0]
-		for i := range c.slots {
+		for i := range t.slots {
 			switch {
-			case c.left == 0:
+			case t.left == 0:
 			case cfg.Think > 0: // spread over the think time
 				l.thinking.push(later{c, i, l.now + int64(cfg.Think)*int64(n)/int64(senders)})
 			default:
@@ -106,9 +110,10 @@ func (l *loop) halt() {
 
 // next uses a place again, when its request was answered.
 func (l *loop) next(c *conn, at int, failed bool) {
+	t := c.traffic
 	if l.load.cfg.Rate > 0 {
-		c.free = append(c.free, uint16(at))
-		if failed || !l.sending || c.left <= 0 {
+		t.free = append(t.free, uint16(at))
+		if failed || !l.sending || t.left <= 0 {
 			l.makeReady(c)
 			return
 		}
@@ -120,7 +125,7 @@ func (l *loop) next(c *conn, at int, failed bool) {
 		l.makeReady(c)
 		return
 	}
-	if !l.sending || c.left <= 0 {
+	if !l.sending || t.left <= 0 {
 		return
 	}
 	switch {
@@ -138,7 +143,7 @@ func (l *loop) resume() {
 	for _, q := range []*queueOf[later]{&l.thinking, &l.paused} {
 		for q.len() > 0 && q.first().at <= l.now {
 			w := q.pop()
-			if l.sending && w.conn.state == active && w.conn.left > 0 {
+			if l.sending && w.conn.state == active && w.conn.traffic.left > 0 {
 				l.out = l.out[:0]
 				l.put(w.conn, w.slot, l.now)
 				w.conn.write(l.out)
@@ -166,8 +171,8 @@ func (l *loop) sendDue() {
 			return
 		}
 		c := l.ready.pop()
-		c.queued = false
-		if c.state != active || len(c.free) == 0 || c.left <= 0 {
+		c.traffic.queued = false
+		if c.state != active || len(c.traffic.free) == 0 || c.traffic.left <= 0 {
 			continue
 		}
 		l.due++
@@ -180,41 +185,46 @@ func (l *loop) sendDue() {
 
 // use puts a request into a free place of c.
 func (l *loop) use(c *conn, due int64) {
-	n := len(c.free) - 1
-	at := c.free[n]
-	c.free = c.free[:n]
+	t := c.traffic
+	n := len(t.free) - 1
+	at := t.free[n]
+	t.free = t.free[:n]
 	l.put(c, int(at), due)
 }
 
 func (l *loop) makeReady(c *conn) {
-	if !c.queued && len(c.free) > 0 && c.left > 0 && c.state == active {
-		c.queued = true
+	if t := c.traffic; !t.queued && len(t.free) > 0 && t.left > 0 && c.state == active {
+		t.queued = true
 		l.ready.push(c)
 	}
 }
 
 // abandon counts what a connection that is over will not answer any more.
 func (l *loop) abandon(c *conn) {
-	if c.isSender() {
+	t := c.traffic
+	if t == nil {
+		return
+	}
+	if t.sends() {
 		l.counts.senders.Add(-1)
 	}
-	l.counts.outstanding.Add(-int64(c.busy))
-	for i := range c.slots {
-		if s := &c.slots[i]; s.busy {
+	l.counts.outstanding.Add(-int64(t.busy))
+	for i := range t.slots {
+		if s := &t.slots[i]; s.busy {
 			s.busy = false
 			l.unanswered++
 			l.record(l.latency, l.now-s.at)
 		}
 	}
-	c.busy, c.left = 0, 0
+	t.busy, t.left = 0, 0
 }
 
-// isSender reports whether c has requests to send, or to be answered.
-func (c *conn) isSender() bool { return len(c.slots) > 0 && (c.left > 0 || c.busy > 0) }
+// sends reports whether there are requests to send, or to be answered.
+func (t *traffic) sends() bool { return t.left > 0 || t.busy > 0 }
 
 // poll asks the poller for what c waits for.
 func (l *loop) poll(c *conn, write bool) error {
-	a := &netpoll.PollAttachment{FD: c.fd}
+	a := &netpoll.PollAttachment{FD: int(c.fd)}
 	switch {
 	case c.state == connecting && write:
 		return l.poller.AddReadWrite(a, false)

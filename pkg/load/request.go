@@ -64,15 +64,16 @@ type slot struct {
 
 // put appends a request to what is to be written to c.
 func (l *loop) put(c *conn, at int, due int64) {
-	s := &c.slots[at]
+	t := c.traffic
+	s := &t.slots[at]
 	// The slot can be told from the id.
-	next := int64(s.id) + int64(len(c.slots))
+	next := int64(s.id) + int64(len(t.slots))
 	if s.id == 0 || next > lastID {
 		next = firstID + int64(at)
 	}
 	s.id, s.busy, s.at = uint32(next), true, due
-	c.busy++
-	c.left--
+	t.busy++
+	t.left--
 	l.requests++
 	l.counts.outstanding.Add(1)
 
@@ -94,7 +95,7 @@ func (l *loop) put(c *conn, at int, due int64) {
 	}
 }
 
-func putStamp(b *[stampSize]byte, index int, id uint32) {
+func putStamp(b *[stampSize]byte, index int32, id uint32) {
 	binary.BigEndian.PutUint32(b[:], id)
 	binary.BigEndian.PutUint32(b[4:], uint32(index))
 }
@@ -124,21 +125,21 @@ func (c *conn) message(b []byte) error {
 
 // answered takes a Response, and sends the next request.
 func (l *loop) answered(c *conn, m *codec.Message) {
-	at := -1
-	if m.ID >= firstID && m.ID <= lastID && len(c.slots) > 0 {
-		at = int(uint32(m.ID-firstID) % uint32(len(c.slots)))
+	t, at := c.traffic, -1
+	if m.ID >= firstID && m.ID <= lastID && t != nil {
+		at = int(uint32(m.ID-firstID) % uint32(len(t.slots)))
 	}
-	if at < 0 || !c.slots[at].busy || uint64(c.slots[at].id) != m.ID {
+	if at < 0 || !t.slots[at].busy || uint64(t.slots[at].id) != m.ID {
 		l.wrong++ // answers nothing, or something twice
 		l.counts.errors.Add(1)
 		return
 	}
-	s := &c.slots[at]
+	s := &t.slots[at]
 	s.busy = false
-	c.busy--
+	t.busy--
 	l.counts.outstanding.Add(-1)
 	l.next(c, at, !l.judge(c, s, m))
-	if !c.isSender() {
+	if !t.sends() {
 		l.counts.senders.Add(-1)
 	}
 }
@@ -162,7 +163,7 @@ func (l *loop) judge(c *conn, s *slot, m *codec.Message) bool {
 }
 
 // answeredBy reports whether a payload is that of a request.
-func (r *request) answeredBy(body []byte, index int, id uint32) bool {
+func (r *request) answeredBy(body []byte, index int32, id uint32) bool {
 	if len(body) != len(r.body) {
 		return false
 	}

@@ -2,6 +2,7 @@ package load
 
 import (
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,7 +30,7 @@ func steady(t testing.TB, webSocket bool, cfg Config) (l *loop, turn func()) {
 	if err := unix.SetNonblock(pair[0], true); err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{loop: l, fd: pair[0], target: &target{webSocket: webSocket}}
+	c := &conn{loop: l, fd: int32(pair[0]), target: &target{webSocket: webSocket}}
 	l.keep(c)
 	c.establish(l.text, 0)
 	l.begin()
@@ -60,7 +61,7 @@ func steady(t testing.TB, webSocket bool, cfg Config) (l *loop, turn func()) {
 		if _, err := unix.Write(pair[1], out); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.event(c.fd, 0, 0); err != nil {
+		if err := l.event(int(c.fd), 0, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,5 +98,43 @@ func BenchmarkLoad(b *testing.B) {
 				turn()
 			}
 		})
+	}
+}
+
+// A machine that holds a million sessions has their clients on it too.
+func TestAnIdleConnectionIsSmall(t *testing.T) {
+	if n := unsafe.Sizeof(conn{}); n > 80 {
+		t.Errorf("a connection has %d bytes, want 80 at the most", n)
+	}
+}
+
+// What came in part is kept by its connection, and taken away when it is whole.
+func TestWhatIsPartialIsKeptAndLetGo(t *testing.T) {
+	for _, webSocket := range []bool{false, true} {
+		l, turn := steady(t, webSocket, Config{InFlight: 1})
+		turn()
+		c := l.conns[0]
+		if c.partial != nil {
+			t.Fatalf("between messages there is %+v", c.partial)
+		}
+		packet, err := codec.AppendPacket(nil, codec.Heartbeat, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if webSocket {
+			packet = append([]byte{0x82, byte(len(packet))}, packet...)
+		}
+		for i := range packet {
+			if err := c.received(packet[i : i+1]); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+			if whole := i == len(packet)-1; whole != (c.partial == nil) {
+				t.Errorf("websocket %v, after %d of %d bytes: %+v", webSocket, i+1, len(packet), c.partial)
+			}
+		}
+		if l.spare == nil {
+			t.Error("nothing is kept for the next one")
+		}
 	}
 }

@@ -1,0 +1,16 @@
+package load
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// bind chooses the address that a socket connects from. The port is left open
+// until it connects: then it only has to be free towards that one peer.
+func bind(fd int, address [4]byte) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: address}))
+}

@@ -15,7 +15,6 @@ type call struct {
 	caller   Caller
 	route    *route
 	envelope *envelope
-	sequence uint32
 	raw      Raw
 	name     [64]byte // room for the name of the answer
 	scratch  *buffer  // where the answer is encoded; nil until it is needed

@@ -51,8 +51,19 @@ type Caller struct {
 	Type     MessageType
 	DataType DataType
 	ID       uint64 // the client's id of the message; of an Ack, the push's
+	// Sequence is the gate's number of the request within the session: with Session
+	// it names one request among all.
+	Sequence uint32
 	// Redelivered says that this request may have been handled before.
 	Redelivered bool
+}
+
+// Fields are what a line in the log says of a request, for logrus' WithFields: by
+// gate, session and request, all lines of one are found.
+func (c Caller) Fields() map[string]any {
+	return map[string]any{
+		"route": c.Route, "gate": c.Session.Gate, "session": c.Session.ID, "request": c.Sequence, "user": c.User,
+	}
 }
 
 // From returns who sent the request that a handler's context belongs to; the

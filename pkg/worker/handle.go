@@ -20,6 +20,8 @@ type route struct {
 	inName  string      // what the codec wants; empty where there is none
 	checks  Middleware  // nil where the input has no rules
 	serve   HandlerFunc // all of it, made by Run
+
+	measured *measured
 }
 
 // HandleOption says something about a route.

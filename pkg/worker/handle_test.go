@@ -148,7 +148,7 @@ func TestFromSaysWhoAsks(t *testing.T) {
 	g.reply()
 	want := Caller{
 		Session: Session{Gate: "g1", GateAddress: "g1.invalid:7101", ID: 1 << 40},
-		User:    42, Address: netip.MustParseAddr("192.0.2.7"), Route: "auth.find", Type: Request, DataType: Text, ID: 1 << 50,
+		User:    42, Address: netip.MustParseAddr("192.0.2.7"), Route: "auth.find", Type: Request, DataType: Text, ID: 1 << 50, Sequence: 2,
 	}
 	if got := <-callers; got != want {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -19,6 +19,7 @@ import (
 // last of them.
 type envelope struct {
 	delivery bus.Delivery
+	taken    time.Time
 	key      string       // where its replies go
 	left     atomic.Int32 // requests that have not come to their end
 	lost     atomic.Bool  // one of them was given up: it must be delivered again
@@ -48,7 +49,7 @@ func (in *intake) handle(d bus.Delivery) {
 	if d.Redelivered {
 		w.stats.redelivered.Add(1)
 	}
-	e := &envelope{delivery: d}
+	e := &envelope{delivery: d, taken: time.Now()}
 	first, announce, err := in.read(e)
 	switch {
 	case err != nil:
@@ -71,7 +72,7 @@ func (in *intake) handle(d bus.Delivery) {
 // read returns the calls of an envelope, linked by next, or the gate that asks
 // for an announcement.
 func (in *intake) read(e *envelope) (first *call, announce string, err error) {
-	w := in.w
+	w, d := in.w, &e.delivery
 	var (
 		header bus.Header
 		last   *call
@@ -80,7 +81,7 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 		ack    *route
 		count  int32
 	)
-	err = bus.ReadRequests(e.delivery.Body, &header, func(r *bus.Request) error {
+	err = bus.ReadRequests(d.Body, &header, func(r *bus.Request) error {
 		if count == 0 {
 			if header.Gate == "" || header.Route == "" {
 				return errEmpty
@@ -91,15 +92,23 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 			if rt == nil {
 				rt = w.unknown(strings.Clone(header.Route))
 			}
+			if !d.Redelivered && !d.Sent.IsZero() {
+				of := rt
+				if rt.unknown && ack != nil {
+					of = ack
+				}
+				of.measured.transit.Took(e.taken.Sub(d.Sent))
+			}
 		}
-		c := &call{envelope: e, route: rt, sequence: r.Sequence, parent: in.base}
+		c := &call{envelope: e, route: rt, parent: in.base}
 		c.caller = Caller{
 			Session:     Session{Gate: gate.id, GateAddress: gate.address, ID: r.Session},
 			User:        r.User,
 			Type:        MessageType(r.Type),
 			DataType:    DataType(r.DataType),
 			ID:          r.ID,
-			Redelivered: e.delivery.Redelivered,
+			Sequence:    r.Sequence,
+			Redelivered: d.Redelivered,
 		}
 		switch c.caller.Type {
 		case Request, Notify:
@@ -131,7 +140,7 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 		return nil, "", err
 	}
 	e.left.Store(count)
-	if e.delivery.Key == w.cfg.Topology.AnnounceKey() {
+	if d.Key == w.cfg.Topology.AnnounceKey() {
 		if header.Gate == "" {
 			return nil, "", errEmpty
 		}
@@ -166,7 +175,7 @@ func (r *route) nameOf(b []byte) string {
 // unknown is the route of requests that came because the service's queue gets
 // all of SERVICE.#, and that has no handler.
 func (w *Worker) unknown(name string) *route {
-	return &route{name: name, unknown: true, serve: func(context.Context, any) (any, error) {
+	return &route{name: name, unknown: true, measured: w.measures.others, serve: func(context.Context, any) (any, error) {
 		return nil, status.Errorf(codes.NotFound, "there is no route %s", name)
 	}}
 }

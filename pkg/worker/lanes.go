@@ -33,7 +33,10 @@ type lanes struct {
 	unusedLen  int
 	goroutines int
 	idle       int
-	waking     bool // a goroutine was woken or started and has not looked yet
+	waiting    int    // calls that have not begun
+	running    int    // calls
+	begun      uint64 // calls, ever
+	waking     bool   // a goroutine was woken or started and has not looked yet
 	closed     bool
 	ended      sync.WaitGroup
 }
@@ -69,6 +72,7 @@ func (l *lanes) add(calls *call) (refused *call) {
 }
 
 func (l *lanes) enqueue(c *call) {
+	l.waiting++
 	key := laneKey{gate: c.caller.Session.Gate, session: c.caller.Session.ID}
 	n := l.lanes[key]
 	if n != nil {
@@ -153,9 +157,13 @@ func (l *lanes) turn(n *lane) {
 			n.tail = nil
 		}
 		c.next = nil
+		l.waiting--
+		l.running++
+		l.begun++
 		l.mu.Unlock()
 		l.run(c)
 		l.mu.Lock()
+		l.running--
 		if n.head == nil {
 			delete(l.lanes, n.key)
 			n.key = laneKey{}
@@ -171,6 +179,13 @@ func (l *lanes) turn(n *lane) {
 	}
 	l.push(n)
 	l.wakeOne()
+}
+
+// load is how many calls wait and run, and how many have begun, ever.
+func (l *lanes) load() (waiting, running int, begun uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting, l.running, l.begun
 }
 
 // stop lets no further call run.

@@ -14,7 +14,7 @@ import (
 )
 
 func callOf(gate string, session uint64, sequence uint32) *call {
-	return &call{sequence: sequence, caller: Caller{Session: Session{Gate: gate, ID: session}}}
+	return &call{caller: Caller{Session: Session{Gate: gate, ID: session}, Sequence: sequence}}
 }
 
 func TestLanesKeepTheOrderOfEachSession(t *testing.T) {
@@ -40,10 +40,10 @@ func TestLanesKeepTheOrderOfEachSession(t *testing.T) {
 		}
 		key := laneKey{c.caller.Session.Gate, c.caller.Session.ID}
 		mu.Lock()
-		if last[key]+1 != c.sequence {
-			t.Errorf("%v: %d after %d", key, c.sequence, last[key])
+		if last[key]+1 != c.caller.Sequence {
+			t.Errorf("%v: %d after %d", key, c.caller.Sequence, last[key])
 		}
-		last[key] = c.sequence
+		last[key] = c.caller.Sequence
 		mu.Unlock()
 		running.Add(-1)
 	})
@@ -124,7 +124,7 @@ func TestLanesTakeTurns(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	order := make(chan uint64, many+1)
 	l := newLanes(1, func(c *call) {
-		if c.caller.Session.ID == 1 && c.sequence == 0 {
+		if c.caller.Session.ID == 1 && c.caller.Sequence == 0 {
 			close(entered)
 			<-release
 		}

@@ -27,13 +27,8 @@ func (w *Worker) logged(next HandlerFunc) HandlerFunc {
 			level = logrus.WarnLevel
 		}
 		if w.log.Logger.IsLevelEnabled(level) {
-			fields := logrus.Fields{
-				logrus.ErrorKey: err,
-				"route":         caller.Route,
-				"gate":          caller.Session.Gate,
-				"session":       caller.Session.ID,
-				"user":          caller.User,
-			}
+			fields := logrus.Fields(caller.Fields())
+			fields[logrus.ErrorKey] = err
 			if text := stack.Of(err); text != "" && level < logrus.DebugLevel {
 				fields["stack"] = text // here, so that a logger that knows no errors has it, too
 			}

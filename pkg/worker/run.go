@@ -32,6 +32,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			r.serve = w.chain(r)
 		}
 	}
+	w.measure()
 	publisher, err := w.cfg.Bus.Publisher()
 	if err != nil {
 		return errors.Wrap(err, "worker: open a publisher")
@@ -51,6 +52,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopSending := start(lasting, func(ctx context.Context) { _ = out.coalescer.Run(ctx) })
 	stopRetry := start(lasting, out.retry)
 	w.out.Store(out)
+	w.lanes.Store(lanes)
 
 	in := &intake{
 		w: w, base: base, lanes: lanes, acks: acks,
@@ -78,6 +80,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		acks.done(c.envelope)
 	}
 	w.out.Store(nil)
+	w.lanes.Store(nil)
 	stopAnnouncer()
 	stopRetry()
 	stopSending()
@@ -125,10 +128,12 @@ func (w *Worker) queue() bus.Queue {
 // serve brings one call to its end: BenchmarkServe counts what it costs.
 func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	begun := time.Now()
+	w.measures.lane.Took(begun.Sub(c.envelope.taken))
 	if c.deadline.IsZero() {
 		c.deadline = begun.Add(w.cfg.Timeout)
 	}
 	answer, err := c.route.serve(c, &c.raw)
+	took := time.Since(begun)
 	code := codeOf(err)
 	late := errors.Is(err, errLate)
 	switch {
@@ -139,6 +144,10 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 		w.stats.fail(code)
 	}
 	w.stats.handled.Add(1)
+	c.route.measured.codes.Add(uint32(code))
+	if !late {
+		c.route.measured.handler.Took(took)
+	}
 	e := c.envelope
 	if late || c.caller.Type != Request {
 		acks.done(e)
@@ -159,7 +168,7 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
 	reply := bus.Reply{
 		Session:  c.caller.Session.ID,
-		Sequence: c.sequence,
+		Sequence: c.caller.Sequence,
 		DataType: uint8(c.caller.DataType),
 	}
 	raw, ok := answer.(*Raw)

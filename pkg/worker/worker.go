@@ -22,8 +22,8 @@ import (
 
 	"github.com/pkg/errors"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/presence"
@@ -59,8 +59,8 @@ type Config struct {
 	// Quorum asks for a replicated queue. All replicas must agree.
 	Quorum bool
 
-	// GateCredentials secure the gRPC calls to gates; nil is plain text.
-	GateCredentials credentials.TransportCredentials
+	// GateOptions secure the gRPC calls to gates; none is plain text.
+	GateOptions []grpc.DialOption
 	// MaxGates bounds the gRPC connections to gates, 256 where it is 0.
 	MaxGates int
 
@@ -82,6 +82,10 @@ type Worker struct {
 	stats   counters
 	gates   *gateConns
 
+	measures *measures
+	measured atomic.Pointer[map[string]*measured] // by route, from Run on
+	progress progress
+
 	validator *Validator
 
 	// Before Run only.
@@ -93,6 +97,7 @@ type Worker struct {
 	started atomic.Bool
 	ready   atomic.Bool
 	out     atomic.Pointer[outbox] // while Run runs
+	lanes   atomic.Pointer[lanes]  // while Run runs
 }
 
 // New returns a worker of a service. What is wrong with its configuration, or
@@ -100,9 +105,10 @@ type Worker struct {
 // three lines.
 func New(service string, cfg Config) *Worker {
 	w := &Worker{
-		service: service,
-		routes:  make(map[string]*route),
-		acks:    make(map[string]*route),
+		service:  service,
+		measures: newMeasures(),
+		routes:   make(map[string]*route),
+		acks:     make(map[string]*route),
 	}
 	if !bus.ValidRoute(service+".x") || bus.Service(service) != service {
 		w.problem("service %q is not a name: want ASCII letters, digits, '_' and '-'", service)
@@ -130,7 +136,7 @@ func New(service string, cfg Config) *Worker {
 	w.validator = validator
 	w.cfg = cfg
 	w.log = cfg.Log.WithField("service", service)
-	w.gates = newGateConns(cfg.GateCredentials, cfg.MaxGates)
+	w.gates = newGateConns(cfg.GateOptions, cfg.MaxGates)
 	return w
 }
 

@@ -122,15 +122,18 @@ type variable struct{ name, value string }
 // container secrets are.
 const fileSuffix = "_FILE"
 
+// foreign begins, behind EnvPrefix, variables that are no settings: those of the
+// tests, of deploy/services.sh and of compose.yaml.
+var foreign = []string{"TEST_", "SERVICES_", "DEPLOY_"}
+
 // fromEnvironment returns the settings in an environment, by their names.
-// Variables of the tests are not settings.
 func fromEnvironment(environ []string) (map[string]variable, []error) {
 	found := make(map[string]variable)
 	var problems []error
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
 		rest, ok := strings.CutPrefix(name, EnvPrefix)
-		if !ok || strings.HasPrefix(rest, "TEST_") || strings.HasPrefix(rest, "SERVICES_") {
+		if !ok || slices.ContainsFunc(foreign, func(f string) bool { return strings.HasPrefix(rest, f) }) {
 			continue
 		}
 		if base, ok := strings.CutSuffix(rest, fileSuffix); ok && base != "LOG" {

@@ -51,7 +51,7 @@ func TestAFlagWinsOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	file := write(t, "in-flight: 1\nheartbeat: 5s\ngate: {tcp: \"0.0.0.0:1\"}\nauth-address: [\"a:1\", \"b:2\"]\nmax-message: 64KiB\n")
 	secret := write(t, "s3cret\n")
 	sources, err := Apply(s.FlagSet, file, []string{
-		"MINIGATE_IN_FLIGHT=2", "MINIGATE_HEARTBEAT=7s", "MINIGATE_PASSWORD_FILE=" + secret, "MINIGATE_TEST_REDIS=x", "HOME=/",
+		"MINIGATE_IN_FLIGHT=2", "MINIGATE_HEARTBEAT=7s", "MINIGATE_PASSWORD_FILE=" + secret, "MINIGATE_TEST_REDIS=x", "MINIGATE_DEPLOY_TCP=1", "HOME=/",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -40,8 +40,9 @@ type Process struct {
 	IDs    *snowflakes.Generator
 	Users  *authrpc.Client
 
-	Auth     auth.Config // its settings; what stands above is filled in
-	AuthGRPC string      // host:port on which the Auth service is called
+	Auth     auth.Config         // its settings; what stands above is filled in
+	AuthGRPC string              // host:port on which the Auth service is called
+	GRPC     []grpc.ServerOption // of the Auth service, for example its credentials
 	Email    email.Config
 	Mails    io.Writer // takes mails for people where no mail server is named
 }
@@ -111,7 +112,7 @@ func (p *Process) prepareAuth() (start func(), err error) {
 	return func() {
 		p.Parts.Start("auth, in the background", s.Run)
 		p.Parts.Start("auth gRPC", func(ctx context.Context) error {
-			server := grpc.NewServer()
+			server := grpc.NewServer(p.GRPC...)
 			s.RegisterGRPC(server)
 			return serve(ctx, server, listener)
 		})

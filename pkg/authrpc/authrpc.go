@@ -9,14 +9,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/proto/authpb"
 )
 
@@ -24,8 +27,8 @@ import (
 type Config struct {
 	// Addresses are host:port of its replicas, at least one.
 	Addresses []string
-	// Credentials secure the calls; nil is plain text.
-	Credentials credentials.TransportCredentials
+	// Options secure the calls; none is plain text.
+	Options []grpc.DialOption
 	// Timeout bounds a call whose context ends later; 3 s where it is 0.
 	Timeout time.Duration
 }
@@ -55,20 +58,24 @@ func New(cfg Config) (*Client, error) {
 	if len(cfg.Addresses) == 0 {
 		return nil, errors.New("authrpc: no address of the auth service")
 	}
-	if cfg.Credentials == nil {
-		cfg.Credentials = insecure.NewCredentials()
-	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 3 * time.Second
 	}
 	replicas := manual.NewBuilderWithScheme("auth")
 	var state resolver.State
 	for _, address := range cfg.Addresses {
-		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address}}})
+		// A replica's certificate has the host by which it is called.
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, fmt.Errorf("authrpc: %w", err)
+		}
+		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address, ServerName: host}}})
 	}
 	replicas.InitialState(state)
-	conn, err := grpc.NewClient("auth:///replicas",
-		grpc.WithResolvers(replicas), grpc.WithTransportCredentials(cfg.Credentials), grpc.WithDefaultServiceConfig(serviceConfig))
+	conn, err := grpc.NewClient("auth:///replicas", append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // unless Options say otherwise
+		grpc.WithResolvers(replicas), grpc.WithDefaultServiceConfig(serviceConfig),
+	}, cfg.Options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("authrpc: %w", err)
 	}
@@ -82,7 +89,7 @@ func (c *Client) Verify(ctx context.Context, token, gate string, session uint64)
 	defer cancel()
 	out, err := c.auth.Verify(ctx, &authpb.VerifyRequest{Token: token, Gate: gate, Session: session})
 	if err != nil {
-		return 0, err
+		return 0, failure(err)
 	}
 	return out.GetUser(), nil
 }
@@ -91,7 +98,17 @@ func (c *Client) Verify(ctx context.Context, token, gate string, session uint64)
 func (c *Client) Users(ctx context.Context, in *authpb.UsersRequest, opts ...grpc.CallOption) (*authpb.UsersResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return c.auth.Users(ctx, in, opts...)
+	out, err := c.auth.Users(ctx, in, opts...)
+	return out, failure(err)
+}
+
+// failure does not let a refusal of this process pass for one of a user's token:
+// clients would throw good tokens away.
+func failure(err error) error {
+	if !grpcauth.Refused(err) {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the auth service refuses this process, and has logged why")
 }
 
 // Close ends the connections.

@@ -2,15 +2,20 @@ package authrpc
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
 
+	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/certificates"
+	"github.com/motto123/minigate/pkg/certificates/certtest"
+	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/proto/authpb"
 )
 
@@ -38,13 +43,13 @@ func (r *replica) Users(context.Context, *authpb.UsersRequest) (*authpb.UsersRes
 	return &authpb.UsersResponse{Users: []*authpb.User{{Id: 42}}}, nil
 }
 
-func serve(t *testing.T) (*replica, string) {
+func serve(t *testing.T, options ...grpc.ServerOption) (*replica, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, s := new(replica), grpc.NewServer()
+	r, s := new(replica), grpc.NewServer(options...)
 	authpb.RegisterAuthServer(s, r)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
@@ -111,5 +116,58 @@ func TestNobodyThereIsUnavailable(t *testing.T) {
 	}
 	if _, err := New(Config{}); err == nil {
 		t.Error("no address was taken")
+	}
+}
+
+func guard(t *testing.T, cfg grpcauth.Config) *grpcauth.Guard {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	cfg.Log = log
+	g, err := grpcauth.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestServicesShowWhoTheyAre: and a process that is refused does not take it for
+// an answer about a user's token.
+func TestServicesShowWhoTheyAre(t *testing.T) {
+	f := certtest.NewAuthority(t, "one").Write(t, t.TempDir(), certtest.Options{})
+	cfg := grpcauth.Config{Files: certificates.Config{Cert: f.Cert, Key: f.Key, CA: f.CA}, Tokens: "a-token-of-services"}
+	options, err := guard(t, cfg).ServerOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address := serve(t, options...)
+	try := func(cfg grpcauth.Config) error {
+		t.Helper()
+		c, err := New(Config{Addresses: []string{address}, Options: guard(t, cfg).DialOptions()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Verify(t.Context(), "good", "g", 7)
+		_, users := c.Users(t.Context(), &authpb.UsersRequest{Ids: []int64{42}})
+		if status.Code(users) != status.Code(err) {
+			t.Errorf("Verify came to %v, Users to %v", err, users)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		return err
+	}
+	if err := try(cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.Tokens = "another-token"
+	if err := try(cfg); status.Code(err) != codes.Unavailable {
+		t.Errorf("a wrong service token: got %v", err)
+	}
+	if err := try(grpcauth.Config{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("plain text: got %v", err)
+	}
+	if _, err := New(Config{Addresses: []string{"nowhere"}}); err == nil {
+		t.Error("an address without a port was taken")
 	}
 }

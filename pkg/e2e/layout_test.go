@@ -58,7 +58,7 @@ var rules = map[string]rule{
 	"pkg/terminal":     {own: []string{"codec", "proto", "pkg/client", "pkg/failure", "pkg/settings"}},
 	"pkg/process":      {own: []string{"codec", "proto", "pkg", "gate", "workers"}, never: clients},
 	"pkg/presence":     {others: []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
-	"pkg/authrpc":      {own: []string{"proto"}, others: []string{"google.golang.org/grpc"}},
+	"pkg/authrpc":      {own: []string{"proto", "pkg/certificates", "pkg/grpcauth", "pkg/settings"}, others: []string{"google.golang.org/grpc"}},
 	"pkg/certificates": {own: []string{"pkg/settings"}},
 	"pkg/grpcauth":     {own: []string{"pkg/certificates", "pkg/settings"}},
 	"pkg/load":         {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},

@@ -7,7 +7,6 @@ import (
 	"github.com/pkg/errors"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -94,8 +93,8 @@ func (w *Worker) Sessions(ctx context.Context, s Session, user int64) ([]*gatepb
 
 // gateConns keeps one gRPC connection to each gate that was called lately.
 type gateConns struct {
-	credentials credentials.TransportCredentials
-	limit       int
+	options []grpc.DialOption
+	limit   int
 
 	mu     sync.Mutex
 	conns  map[string]*gateConn
@@ -109,11 +108,12 @@ type gateConn struct {
 	used  uint64 // the clock's reading at the last call
 }
 
-func newGateConns(c credentials.TransportCredentials, limit int) *gateConns {
-	if c == nil {
-		c = insecure.NewCredentials()
+func newGateConns(options []grpc.DialOption, limit int) *gateConns {
+	plain := grpc.WithTransportCredentials(insecure.NewCredentials()) // unless options say otherwise
+	return &gateConns{
+		options: append([]grpc.DialOption{plain, grpc.WithNoProxy()}, options...),
+		limit:   limit, conns: make(map[string]*gateConn),
 	}
-	return &gateConns{credentials: c, limit: limit, conns: make(map[string]*gateConn)}
 }
 
 func (g *gateConns) call(address, operation string, f func(gatepb.GateClient) error) error {
@@ -146,8 +146,7 @@ func (g *gateConns) take(address string) (*gateConn, error) {
 			return nil, errors.Errorf("calls to %d gates are running", len(g.conns))
 		}
 		// Connects at the first call and not here: nothing blocks under the lock.
-		conn, err := grpc.NewClient("passthrough:///"+address,
-			grpc.WithTransportCredentials(g.credentials), grpc.WithNoProxy())
+		conn, err := grpc.NewClient("passthrough:///"+address, g.options...)
 		if err != nil {
 			return nil, errors.WithStack(err)
 		}

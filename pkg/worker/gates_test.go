@@ -14,6 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/certificates"
+	"github.com/motto123/minigate/pkg/certificates/certtest"
+	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -27,14 +30,14 @@ type gateServer struct {
 	calls   []string
 }
 
-func newGateServer(t *testing.T) *gateServer {
+func newGateServer(t *testing.T, options ...grpc.ServerOption) *gateServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &gateServer{address: listener.Addr().String()}
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	gatepb.RegisterGateServer(server, s)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -121,6 +124,33 @@ func TestCallsToTheSessionsGate(t *testing.T) {
 	}
 	if err := w.Bind(ctx, Session{ID: 5}, 7); status.Code(err) != codes.Unavailable {
 		t.Errorf("a gate without an address: got %v", err)
+	}
+}
+
+// TestCallsToGatesShowWhoCalls: a gate takes the calls of a worker that has what
+// it asks for, and no others.
+func TestCallsToGatesShowWhoCalls(t *testing.T) {
+	f := certtest.NewAuthority(t, "one").Write(t, t.TempDir(), certtest.Options{})
+	guard, err := grpcauth.New(grpcauth.Config{
+		Files: certificates.Config{Cert: f.Cert, Key: f.Key, CA: f.CA}, Tokens: "a-token-of-services", Log: quiet(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, err := guard.ServerOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Session{GateAddress: newGateServer(t, options...).address, ID: 5}
+	known := New("auth", Config{Bus: newMem(t), Log: quiet(), GateOptions: guard.DialOptions()})
+	run(t, known)
+	if err := known.Bind(t.Context(), s, 7); err != nil {
+		t.Error(err)
+	}
+	stranger := New("auth", Config{Bus: newMem(t), Log: quiet()})
+	run(t, stranger)
+	if err := stranger.Bind(t.Context(), s, 7); status.Code(err) != codes.Unavailable {
+		t.Errorf("a worker without a certificate: got %v", err)
 	}
 }
 

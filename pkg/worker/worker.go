@@ -22,8 +22,8 @@ import (
 
 	"github.com/pkg/errors"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/presence"
@@ -59,8 +59,8 @@ type Config struct {
 	// Quorum asks for a replicated queue. All replicas must agree.
 	Quorum bool
 
-	// GateCredentials secure the gRPC calls to gates; nil is plain text.
-	GateCredentials credentials.TransportCredentials
+	// GateOptions secure the gRPC calls to gates; none is plain text.
+	GateOptions []grpc.DialOption
 	// MaxGates bounds the gRPC connections to gates, 256 where it is 0.
 	MaxGates int
 
@@ -136,7 +136,7 @@ func New(service string, cfg Config) *Worker {
 	w.validator = validator
 	w.cfg = cfg
 	w.log = cfg.Log.WithField("service", service)
-	w.gates = newGateConns(cfg.GateCredentials, cfg.MaxGates)
+	w.gates = newGateConns(cfg.GateOptions, cfg.MaxGates)
 	return w
 }
 

@@ -62,6 +62,25 @@ func (c *Config) Settings(s settings.Set) {
 	s.Secret(&c.Tokens, "service-token", "", "what services show each other, besides certificates if there are any; of several with commas between, each is taken and the first is shown")
 }
 
+// Check says what is wrong with serving at host:port: ErrOpen, where it is not on
+// the loopback interface and callers need not show anything. It reads no file.
+func (c *Config) Check(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	if c.mutual() || c.Tokens != "" || host == "localhost" {
+		return nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", address, ErrOpen)
+}
+
+// mutual says whether callers need a certificate.
+func (c *Config) mutual() bool { return c.Files.Cert != "" && c.Files.CA != "" }
+
 // ErrOpen says that everybody who reaches an address could call there.
 var ErrOpen = errors.New("gRPC is open to everybody: want grpc-ca with grpc-cert, or service-token")
 
@@ -115,25 +134,6 @@ func (g *Guard) Run(ctx context.Context) error {
 	return nil
 }
 
-// Check says what is wrong with serving at host:port: ErrOpen, where it is not on
-// the loopback interface and callers need not show anything.
-func (g *Guard) Check(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("grpc: %w", err)
-	}
-	if g.mutual() || g.tokens != nil || host == "localhost" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", address, ErrOpen)
-}
-
-// mutual says whether callers need a certificate.
-func (g *Guard) mutual() bool { return g.cfg.Files.Cert != "" && g.cfg.Files.CA != "" }
-
 // ServerOptions are those of a server. It is an error to have authorities and no
 // certificate: that is enough for a caller only.
 func (g *Guard) ServerOptions() ([]grpc.ServerOption, error) {
@@ -144,7 +144,7 @@ func (g *Guard) ServerOptions() ([]grpc.ServerOption, error) {
 		}
 		options = append(options, grpc.Creds(g.newTransport()))
 	}
-	if g.mutual() || g.tokens != nil {
+	if g.cfg.mutual() || g.tokens != nil {
 		// Not a tap, although it is asked before a message is read: of a stream that a
 		// tap refuses gRPC keeps the timer, for as long as the caller has said.
 		options = append(options,
@@ -179,7 +179,7 @@ func (g *Guard) DialOptions() []grpc.DialOption {
 
 func (g *Guard) newTransport() credentials.TransportCredentials {
 	server := &tls.Config{}
-	if g.mutual() {
+	if g.cfg.mutual() {
 		// Certificates are looked at in ServerHandshake, and refused in the call:
 		// what TLS itself refuses looks like a server that is not there.
 		server.ClientAuth = tls.RequestClientCert
@@ -201,7 +201,7 @@ func (g *Guard) admit(ctx context.Context, method string) error {
 		p = new(peer.Peer)
 	}
 	var reason error
-	if g.mutual() {
+	if g.cfg.mutual() {
 		info, ok := p.AuthInfo.(caller)
 		if reason = info.refused; !ok {
 			reason = errNoCertificate

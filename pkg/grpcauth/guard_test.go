@@ -322,20 +322,18 @@ func TestRenewal(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	certificate := issue(t, certtest.NewAuthority(t, "one"), certtest.Options{})
-	everybody, _ := guard(t, Config{})
-	encrypted, _ := guard(t, Config{Files: certificates.Config{Cert: certificate.Cert, Key: certificate.Key}})
-	token, _ := guard(t, Config{Tokens: "a-token-of-services"})
-	mutual, _ := guard(t, Config{Files: certificate})
+	everybody, encrypted := &Config{}, &Config{Files: certificates.Config{Cert: certificate.Cert, Key: certificate.Key}}
+	token, mutual := &Config{Tokens: "a-token-of-services"}, &Config{Files: certificate}
 	for address, loopback := range map[string]bool{
 		"127.0.0.1:1": true, "127.8.8.8:1": true, "[::1]:1": true, "localhost:1": true, "[::ffff:127.0.0.1]:1": true,
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "10.0.0.1:1": false, "gate:1": false, "localhost.example.org:1": false,
 	} {
-		for name, g := range map[string]*Guard{"everybody": everybody, "encrypted": encrypted} {
+		for name, g := range map[string]*Config{"everybody": everybody, "encrypted": encrypted} {
 			if err := g.Check(address); errors.Is(err, ErrOpen) == loopback || (err != nil) == loopback {
 				t.Errorf("%s at %s: got %v", name, address, err)
 			}
 		}
-		for name, g := range map[string]*Guard{"token": token, "mutual": mutual} {
+		for name, g := range map[string]*Config{"token": token, "mutual": mutual} {
 			if err := g.Check(address); err != nil {
 				t.Errorf("%s at %s: got %v", name, address, err)
 			}

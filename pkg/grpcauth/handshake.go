@@ -55,7 +55,7 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 
 // verify says what is wrong with a caller's certificate.
 func (g *Guard) verify(state *tls.ConnectionState) error {
-	if !g.mutual() {
+	if !g.cfg.mutual() {
 		return nil
 	}
 	if len(state.PeerCertificates) == 0 {

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,34 +39,13 @@ type meterFamilies struct {
 // Traffic is what a Meter counts of one exchange.
 type Traffic struct {
 	label       string
-	outcomes    [len(outcomes)]atomic.Uint64
+	outcomes    Outcomes
 	delivered   atomic.Uint64
 	redelivered atomic.Uint64
 	confirm     *metrics.Histogram
 	transit     *metrics.Histogram
 	bytes       *metrics.Histogram
 	items       *metrics.Histogram
-}
-
-// outcomes are what becomes of a publishing.
-var outcomes = [...]struct {
-	name string
-	err  error
-}{
-	{"confirmed", nil}, {"returned", ErrNoRoute}, {"refused", ErrRefused}, {"unavailable", ErrUnavailable},
-	{"unconfirmed", ErrUnconfirmed}, {"closed", ErrClosed}, {"failed", errors.New("any other")},
-}
-
-func outcomeOf(err error) int {
-	if err == nil {
-		return 0
-	}
-	for i := range outcomes {
-		if errors.Is(err, outcomes[i].err) {
-			return i
-		}
-	}
-	return len(outcomes) - 1
 }
 
 var settlements = [...]string{Acked: "acked", Requeued: "requeued", DeadLetter: "dead_letter"}
@@ -132,12 +110,12 @@ func (m *Meter) Ended(t *Traffic, err error, took time.Duration) {
 	if err == nil {
 		t.confirm.Took(took)
 	}
-	t.outcomes[outcomeOf(err)].Add(1)
+	t.outcomes.Add(err)
 }
 
 // Refused counts a message that did not begin its way.
 func (m *Meter) Refused(exchange string, err error) {
-	m.Of(exchange).outcomes[outcomeOf(err)].Add(1)
+	m.Of(exchange).outcomes.Add(err)
 }
 
 // Delivered counts a delivery that is handed out now.
@@ -208,9 +186,7 @@ func (m *Meter) Collect(to chan<- prometheus.Metric) {
 
 func (m *Meter) collect(t *Traffic, to chan<- prometheus.Metric) {
 	f := &m.families
-	for i := range outcomes {
-		f.published.Count(to, t.outcomes[i].Load(), t.label, outcomes[i].name)
-	}
+	t.outcomes.Send(f.published, to, t.label)
 	f.delivered.Count(to, t.delivered.Load(), t.label)
 	f.redelivered.Count(to, t.redelivered.Load(), t.label)
 	f.confirm.SendHistogram(to, t.confirm, t.label)

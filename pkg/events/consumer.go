@@ -102,6 +102,8 @@ func (r *rabbit) consumeOnce(ctx context.Context, up func()) (err error) {
 		}
 	}
 	up()
+	r.consuming.Store(true)
+	defer r.consuming.Store(false)
 	settled := make(chan struct{})
 	go func() {
 		forwarders.Wait()

@@ -104,6 +104,7 @@ type Events struct {
 	adapter  watermill.LoggerAdapter
 	validate *validator.Validate
 	broker   broker
+	measures *measures
 
 	// Before Run only.
 	subscriptions []*subscription
@@ -130,6 +131,8 @@ type broker interface {
 	running()
 	// settled tells of a message that was handled for good.
 	settled()
+	// connected says what is possible now.
+	connected() (publishing, consuming bool)
 }
 
 // queue is what one group has of one event.
@@ -151,6 +154,7 @@ func New(c Config, log logrus.Ext1FieldLogger) (*Events, error) {
 		log:      log,
 		adapter:  NewLogger(log),
 		validate: validator.New(validator.WithRequiredStructEnabled()),
+		measures: newMeasures(),
 	}
 	if c.URL == "" {
 		e.broker = newMemory(c, log, e.adapter)
@@ -184,7 +188,9 @@ func (e *Events) Publish(ctx context.Context, name string, m proto.Message) erro
 	w := message.NewMessage(watermill.NewUUID(), payload)
 	w.Metadata.Set(metadataName, string(m.ProtoReflect().Descriptor().FullName()))
 	w.SetContext(ctx)
-	if err := e.broker.publish(name, w); err != nil {
+	err = e.broker.publish(name, w)
+	e.measures.outcomes.Add(err)
+	if err != nil {
 		return fmt.Errorf("publish event %s: %w", name, err)
 	}
 	return nil

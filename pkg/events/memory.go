@@ -67,6 +67,21 @@ func (b *memory) publish(event string, m *message.Message) error {
 
 func (b *memory) settled() { b.backlog.Release(1) }
 
+// connected is true between the router's start and its end.
+func (b *memory) connected() (publishing, consuming bool) {
+	select {
+	case <-b.stopped:
+		return false, false
+	default:
+	}
+	select {
+	case <-b.subscribed:
+		return true, true
+	default:
+		return false, false
+	}
+}
+
 // bury has nowhere to keep a letter: its payload may be a secret, so the log
 // that the caller writes does not hold it either.
 func (b *memory) bury(queue, letter, *message.Message) error { return nil }

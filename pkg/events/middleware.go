@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -34,7 +35,7 @@ type letter struct{ reason, event, group, attempts string }
 // middleware is what a message passes on its way to the handler, outermost
 // first. ctx is the one whose end stops the router.
 func (e *Events) middleware(ctx context.Context, s *subscription) []message.HandlerMiddleware {
-	grave := grave{events: e, queue: s.queue}
+	grave := grave{events: e, queue: s.queue, counts: s.counts}
 	buryAll, errAll := middleware.PoisonQueueWithFilter(grave, s.String(), func(err error) bool { return !errors.Is(err, errReleased) })
 	buryPermanent, errPermanent := middleware.PoisonQueueWithFilter(grave, s.String(), IsPermanent)
 	if errAll != nil || errPermanent != nil { // only for an empty topic, and that has a slash
@@ -107,8 +108,18 @@ func (e *Events) attempt(s *subscription) message.HandlerMiddleware {
 			n, _ := strconv.Atoi(m.Metadata.Get(metadataAttempts)) // absent is 0
 			n++
 			m.Metadata.Set(metadataAttempts, strconv.Itoa(n))
+			if n > 1 {
+				s.counts.retried.Add(1)
+			}
+			s.counts.running.Add(1)
+			began := time.Now()
 			out, err := next(m)
-			if err != nil {
+			s.counts.seconds.Took(time.Since(began))
+			s.counts.running.Add(-1)
+			if err == nil {
+				s.counts.handled.Add(1)
+			} else {
+				s.counts.failed.Add(1)
 				e.log.WithFields(logrus.Fields{
 					"event": s.event, "group": s.group, "id": m.UUID, "attempt": n, logrus.ErrorKey: err,
 				}).Warn("events: handler failed")
@@ -123,6 +134,7 @@ func (e *Events) attempt(s *subscription) message.HandlerMiddleware {
 type grave struct {
 	events *Events
 	queue  queue
+	counts *counts
 }
 
 func (g grave) Publish(_ string, messages ...*message.Message) error {
@@ -150,6 +162,7 @@ func (g grave) Publish(_ string, messages ...*message.Message) error {
 		if err != nil {
 			return err
 		}
+		g.counts.dead.Add(1)
 		g.events.log.WithFields(logrus.Fields{
 			"event": l.event, "group": l.group, "id": m.UUID, "attempts": l.attempts, "reason": l.reason,
 		}).Error("events: message is a dead letter")

@@ -97,6 +97,13 @@ func (p *publisher) usable(ctx context.Context) (*amqp.Channel, error) {
 	}
 }
 
+// open reports whether publishing has a chance now.
+func (p *publisher) open() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.channel != nil && !p.channel.IsClosed()
+}
+
 func (p *publisher) set(channel *amqp.Channel) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

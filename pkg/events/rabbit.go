@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -30,6 +31,8 @@ type rabbit struct {
 	adapter   watermill.LoggerAdapter
 	publisher *publisher
 	marshal   Marshaler
+
+	consuming atomic.Bool
 
 	// Set up before anything runs.
 	queues  []queue
@@ -66,6 +69,10 @@ func (r *rabbit) send(exchange, key string, m *message.Message) error {
 }
 
 func (r *rabbit) settled() {}
+
+func (r *rabbit) connected() (publishing, consuming bool) {
+	return r.publisher.open(), r.consuming.Load()
+}
 
 func (r *rabbit) running() {}
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/metrics"
 )
 
 // subscription is what Subscribe was told.
@@ -21,6 +22,7 @@ type subscription struct {
 	retries     int
 	timeout     time.Duration
 	handle      func(ctx context.Context, m *message.Message) error
+	counts      *counts
 }
 
 // Option changes one subscription.
@@ -49,6 +51,7 @@ func Subscribe[M proto.Message](e *Events, group, name string, handle func(ctx c
 		concurrency: e.config.Concurrency,
 		retries:     e.config.Retries,
 		timeout:     e.config.Timeout,
+		counts:      &counts{seconds: metrics.NewHistogram(metrics.Latency)},
 	}
 	for _, o := range options {
 		o(s)

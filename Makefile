@@ -45,6 +45,11 @@ fmt: ## Format the Go code
 proto: ## Generate Go from proto/ with pinned tools
 	.ci/proto
 
+.PHONY: docs-configuration
+docs-configuration: ## Write docs/configuration.md from the settings in the code
+	$(GO) run . config --markdown >$(CURDIR)/.configuration.md
+	mv .configuration.md docs/configuration.md
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	.ci/fuzz $(or $(FUZZTIME),30s)

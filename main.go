@@ -18,7 +18,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/motto123/minigate/pkg/bench"
 	"github.com/motto123/minigate/pkg/health"
@@ -49,7 +48,6 @@ func main() {
 
 func newRoot() *cobra.Command {
 	var (
-		config   string
 		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate}
 		client   terminal.Command
 		loaded   load.Command
@@ -63,33 +61,27 @@ func newRoot() *cobra.Command {
 			"Each setting is a flag, an environment variable (--gate-tcp is MINIGATE_GATE_TCP) and a key\nof the file that --config names (gate-tcp).",
 		SilenceErrors: true, SilenceUsage: true,
 	}
-	file := settings.Set{FlagSet: root.PersistentFlags()}
-	file.Text(&config, "config", os.Getenv("MINIGATE_CONFIG"), "YAML file with settings")
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		_, err := settings.Apply(cmd.Flags(), config, os.Environ(), names(root))
-		return err
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		if bad := new(pflag.InvalidValueError); errors.As(err, &bad) {
-			return fmt.Errorf("%w: --%s: %w", settings.ErrValue, bad.GetFlag().Name, settings.Cause(err))
-		}
-		return err
-	})
+	settings.Prepare(root)
 	db := &cobra.Command{Use: "db", Short: "Manage the database", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return errors.New("db: want a command: init")
 	}}
 	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings))
+	gate := command("gate", "Run a gate", cobra.NoArgs, served.RunGate, served.GateSettings)
+	gate.PreRunE = check(served.CheckGate)
+	worker := command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, served.RunWorkers, served.WorkerSettings)
+	worker.PreRunE = check(served.CheckWorkers)
 	root.AddCommand(
 		command("dev", "Run everything in this process: gate, workers, bus, Redis and SQLite", cobra.NoArgs, served.RunDev, served.DevSettings),
-		command("gate", "Run a gate", cobra.NoArgs, served.RunGate, served.GateSettings),
-		command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, served.RunWorkers, served.WorkerSettings),
+		gate,
+		worker,
+		db,
 		command("call ROUTE [JSON]", "Send one request and print its answer", cobra.RangeArgs(1, 2), client.Call, client.ClientSettings, client.CallSettings),
 		command("chat", "Chat in the terminal", cobra.NoArgs, client.Chat, client.ClientSettings, client.ChatSettings),
-		db,
-		command("load", "Drive a gate with many connections, and say how it answers", cobra.NoArgs, loaded.Run, loaded.Settings),
-		command("bench", "Measure this machine: RabbitMQ and the event loop alone, and the whole path", cobra.NoArgs, measured.Run, measured.Settings),
+		settings.Command(newRoot),
+		command("load", "Drive a gate with many connections, and say how it answers", cobra.NoArgs, loaded.Run, under("Load", loaded.Settings)),
+		command("bench", "Measure this machine: RabbitMQ and the event loop alone, and the whole path", cobra.NoArgs, measured.Run, under("Bench", measured.Settings)),
 		bench.ServeCommand(newRoot),
-		command("health", "Ask the process in this container whether it is ready", cobra.NoArgs, asked.Run, asked.Settings),
+		command("health", "Ask the process in this container whether it is ready", cobra.NoArgs, asked.Run, under("Health", asked.Settings)),
 		command("version", "Print the version", cobra.NoArgs, func(context.Context, []string) error {
 			fmt.Println("minigate", buildVersion(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 			return nil
@@ -107,13 +99,14 @@ func command(use, short string, args cobra.PositionalArgs, run func(context.Cont
 	return c
 }
 
-// names are the settings of all commands: one environment may serve them all.
-func names(c *cobra.Command) (all []string) {
-	c.LocalFlags().VisitAll(func(f *pflag.Flag) { all = append(all, f.Name) })
-	for _, child := range c.Commands() {
-		all = append(all, names(child)...)
-	}
-	return all
+// under declares settings under a heading.
+func under(heading string, declare func(settings.Set)) func(settings.Set) {
+	return func(s settings.Set) { declare(s.Group(heading)) }
+}
+
+// check has a command refuse settings that do not go together.
+func check(f func(names []string) error) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, names []string) error { return f(names) }
 }
 
 func buildVersion() string {

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"strings"
 	"time"
 
 	"github.com/motto123/minigate/pkg/settings"
@@ -35,4 +36,20 @@ func (p *Process) EmailSettings(s settings.Set) {
 	s.Text(&smtp.Username, "smtp-username", "", "login at the mail server, if it wants one")
 	s.Secret(&smtp.Password, "smtp-password", "", "password at the mail server")
 	s.Text(&p.Email.From, "mail-from", "minigate <no-reply@localhost>", "sender of the mails")
+}
+
+// InsecureEmail says which settings of the email worker are for development only,
+// and what to do.
+func (p *Process) InsecureEmail() (all []string) {
+	smtp := &p.Email.SMTP
+	if smtp.Address == "" {
+		return []string{"smtp: mails would be printed; name a mail server"}
+	}
+	if smtp.Password != "" && (smtp.TLS == email.NoTLS || smtp.TLS == email.Opportunistic) {
+		all = append(all, "smtp-tls: the password could go over the network in plain text; set starttls or implicit")
+	}
+	if strings.HasSuffix(strings.TrimRight(p.Email.From, "> "), "@localhost") {
+		all = append(all, "mail-from: nobody can answer "+p.Email.From+", and servers refuse it; name an address of yours")
+	}
+	return all
 }

@@ -33,6 +33,7 @@ type Config struct {
 	Gate          gate.Config
 	Workers       workers.Process
 	Data          string // the folder of a process that has everything in it
+	Production    bool   // see CheckGate and CheckWorkers
 
 	Schema      string // of the database, in SQL
 	DefaultGate string // where clients look for a gate unless told
@@ -40,57 +41,63 @@ type Config struct {
 
 // GateSettings declares the settings of minigate gate.
 func (c *Config) GateSettings(s settings.Set) {
-	c.logSettings(s)
-	c.brokerSettings(s)
-	c.redisSettings(s)
-	c.Gate.Settings(s)
+	c.commonSettings(s)
+	c.Gate.Settings(s.Group("Gate"))
 	c.authSettings(s)
+	c.productionSettings(s)
 }
 
 // WorkerSettings declares the settings of minigate worker.
 func (c *Config) WorkerSettings(s settings.Set) {
-	c.logSettings(s)
-	c.brokerSettings(s)
-	c.redisSettings(s)
-	c.DatabaseSettings(s)
-	c.Workers.WorkerSettings(s)
-	c.Workers.AuthSettings(s)
-	c.authSettings(s)
-	c.Workers.EmailSettings(s)
+	c.commonSettings(s)
+	c.DatabaseSettings(s.Of("auth", "chat"))
+	c.Workers.WorkerSettings(s.Group("Workers"))
+	c.Workers.AuthSettings(s.Group("Auth worker").Of("auth"))
+	c.authSettings(s.Of("chat"))
+	c.Workers.EmailSettings(s.Group("Email worker").Of("email"))
+	c.productionSettings(s)
 }
 
 // DevSettings declares the settings of minigate dev.
 func (c *Config) DevSettings(s settings.Set) {
 	c.logSettings(s)
-	c.Gate.Settings(s)
-	c.Workers.AuthSettings(s)
-	c.Workers.WorkerSettings(s)
-	s.Text(&c.Data, "data", ".dev", "folder that keeps users, messages and logins")
+	s.Group("Stores").Text(&c.Data, "data", ".dev", "folder that keeps users, messages and logins")
+	c.Gate.Settings(s.Group("Gate"))
+	c.Workers.WorkerSettings(s.Group("Workers"))
+	c.Workers.AuthSettings(s.Group("Auth worker"))
 }
 
 // DatabaseSettings declares where the database is.
 func (c *Config) DatabaseSettings(s settings.Set) {
-	s.Secret(&c.Database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH")
+	s.Group("Stores").SecretURL(&c.Database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH")
+}
+
+// commonSettings are those of every process that is one of several.
+func (c *Config) commonSettings(s settings.Set) {
+	c.logSettings(s)
+	s = s.Group("Broker")
+	s.SecretURL(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
+	s = s.Group("Stores")
+	s.SecretURL(&c.Redis, "redis", "127.0.0.1:6379", "Redis, HOST:PORT or redis://:PASSWORD@HOST:PORT/DB")
 }
 
 func (c *Config) logSettings(s settings.Set) {
+	s = s.Group("Log")
 	s.Text(&c.Log.Level, "log-level", "info", "what is logged", "error", "warn", "info", "debug")
 	s.Text(&c.Log.Format, "log-format", "text", "form of the log on the screen", "text", "json")
 	s.Text(&c.Log.File, "log-file", "", "file that takes the log too, and is rotated daily")
 	s.Int(&c.Log.Days, "log-days", 14, 1, 3650, "days that rotated log files are kept")
 }
 
-func (c *Config) brokerSettings(s settings.Set) {
-	s.Secret(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
-	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
-}
-
-func (c *Config) redisSettings(s settings.Set) {
-	s.Secret(&c.Redis, "redis", "127.0.0.1:6379", "Redis, HOST:PORT or redis://:PASSWORD@HOST:PORT/DB")
-}
-
 func (c *Config) authSettings(s settings.Set) {
+	s = s.Group("Calls between services")
 	s.Addresses(&c.AuthAddresses, "auth-address", []string{"127.0.0.1:7102"}, "gRPC addresses of the auth workers")
+}
+
+func (c *Config) productionSettings(s settings.Set) {
+	s = s.Group("Production")
+	s.Bool(&c.Production, "production", false, "refuse settings that are for development only, and say which")
 }
 
 // RunGate runs a gate until ctx ends or it fails.
@@ -98,13 +105,10 @@ func (c *Config) RunGate(ctx context.Context, _ []string) error {
 	return c.run(ctx, connect, nil, true)
 }
 
-// RunWorkers runs the workers that are named.
+// RunWorkers runs the workers that are named, after CheckWorkers.
 func (c *Config) RunWorkers(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("worker: want the name of one or more of %s", strings.Join(workers.Names(), ", "))
-	}
-	if err := workers.Check(names); err != nil {
-		return err
 	}
 	return c.run(ctx, connect, names, false)
 }

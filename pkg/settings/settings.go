@@ -36,8 +36,8 @@ var (
 
 // Source says where a setting's value came from.
 type Source struct {
-	Kind string // "default", "flag", "environment" or "file"
-	Name string // of the variable or file; empty for the others
+	Kind string `json:"kind"`           // "default", "flag", "environment" or "file"
+	Name string `json:"name,omitempty"` // of the variable or file; empty for the others
 }
 
 func (s Source) String() string {
@@ -50,13 +50,14 @@ func (s Source) String() string {
 // Apply gives each flag that is not on the command line its value from the
 // environment, or else from the file, which may be empty for none. environ is as
 // os.Environ has it. known are the names of settings that other commands have:
-// they may be set, too, and are not looked at. All that is wrong is in the error.
+// they may be set, too, and are not looked at. All that is wrong is in the error,
+// a line each; the sources are there anyway.
 func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (map[string]Source, error) {
+	fromEnv, problems := fromEnvironment(environ)
 	fromFile, err := read(file)
 	if err != nil {
-		return nil, err
+		problems = append(problems, err)
 	}
-	fromEnv, problems := fromEnvironment(environ)
 
 	sources := make(map[string]Source)
 	fs.VisitAll(func(f *pflag.Flag) {
@@ -77,6 +78,7 @@ func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (ma
 		}
 		if err := fs.Set(f.Name, value); err != nil {
 			problems = append(problems, fmt.Errorf("%w: %s, from %v: %w", ErrValue, f.Name, source, Cause(err)))
+			sources[f.Name] = Source{Kind: "default"} // which it still has
 		}
 		f.Changed = false // it was not on the command line
 	})

@@ -22,7 +22,7 @@ type values struct {
 }
 
 func declare() (*values, Set) {
-	v, s := new(values), Set{pflag.NewFlagSet("test", pflag.ContinueOnError)}
+	v, s := new(values), Set{FlagSet: pflag.NewFlagSet("test", pflag.ContinueOnError)}
 	s.Duration(&v.heartbeat, "heartbeat", 30*time.Second, time.Second, time.Hour, "how often")
 	s.Int(&v.inFlight, "in-flight", 64, 1, 1000, "requests")
 	s.Bytes(&v.message, "max-message", 1<<20, 1, 8<<20, "of one message")
@@ -76,7 +76,7 @@ func TestABadValueNamesItselfWhatItGotAndWhatItWants(t *testing.T) {
 		is        error
 		says      []string
 	}{
-		{env: "MINIGATE_HEARTBEAT=abc", is: ErrValue, says: []string{"heartbeat", "MINIGATE_HEARTBEAT", `"abc"`, "a duration from 1s to 1h0m0s"}},
+		{env: "MINIGATE_HEARTBEAT=abc", is: ErrValue, says: []string{"heartbeat", "MINIGATE_HEARTBEAT", `"abc"`, "a duration from 1s to 1h"}},
 		{env: "MINIGATE_HEARTBEAT=2h", is: ErrValue, says: []string{`"2h"`}},
 		{env: "MINIGATE_IN_FLIGHT=0", is: ErrValue, says: []string{`"0"`, "from 1 to 1000"}},
 		{env: "MINIGATE_MAX_MESSAGE=9MiB", is: ErrValue, says: []string{`"9MiB"`, "8MiB"}},
@@ -121,7 +121,7 @@ func TestTheHelpSaysUnitsAndDefaultsButNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	help := s.FlagUsages()
-	for _, part := range []string{"(default 30s)", "(default from-the-manual)", "a duration from 1s to 1h0m0s", "(default 1MiB)", "--gate-tcp address"} {
+	for _, part := range []string{"(default 30s)", "(default from-the-manual)", "a duration from 1s to 1h", "(default 1MiB)", "--gate-tcp address"} {
 		if !strings.Contains(help, part) {
 			t.Errorf("the help does not say %q:\n%s", part, help)
 		}

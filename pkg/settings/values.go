@@ -13,38 +13,76 @@ import (
 
 // Set declares settings as flags. Each method writes the default into *v at
 // once, and later whatever the setting is given; usage is one line for people,
-// to which the values that are taken are added.
-type Set struct{ *pflag.FlagSet }
+// to which the values that are taken are added. What Describe tells of a setting
+// is kept with its flag, so that it is said once.
+type Set struct {
+	*pflag.FlagSet
+	group string
+	of    []string
+}
+
+// Group returns a Set that declares its settings under a heading.
+func (s Set) Group(heading string) Set {
+	s.group = heading
+	return s
+}
+
+// Of returns a Set whose settings only some of a command's arguments have, such
+// as one of the workers that a command can run.
+func (s Set) Of(arguments ...string) Set {
+	s.of = arguments
+	return s
+}
+
+const kindBool = "bool"
+
+// form is what a setting takes.
+type form struct {
+	kind      string // for the help: "duration"
+	want      string // "a duration from 1s to 1h"
+	low, high string // both empty where there is no range
+	allowed   []string
+}
+
+func ranged(kind, want, low, high string) form {
+	return form{kind: kind, want: fmt.Sprintf(want, low, high), low: low, high: high}
+}
 
 // value is a setting whose parse says what it wants.
 type value struct {
 	text  string
-	want  string // "a duration from 1s to 1h"
-	kind  string // for the help: "duration"
+	form  form
 	parse func(string) error
 }
 
 func (v *value) String() string { return v.text }
-func (v *value) Type() string   { return v.kind }
+func (v *value) Type() string   { return v.form.kind }
 
 func (v *value) Set(s string) error {
 	if err := v.parse(s); err != nil {
-		return fmt.Errorf("got %q, want %s", s, v.want)
+		return fmt.Errorf("got %q, want %s", s, v.form.want)
 	}
 	v.text = s
+	if b, err := strconv.ParseBool(s); v.form.kind == kindBool && err == nil {
+		v.text = strconv.FormatBool(b) // of the many ways to write it
+	}
 	return nil
 }
 
-func (s Set) add(name, usage, text, kind, want string, parse func(string) error) {
-	s.Var(&value{text: text, want: want, kind: kind, parse: parse}, name, usage+" ("+want+")")
+func (s Set) add(name, usage, text string, f form, parse func(string) error) {
+	s.declare(&value{text: text, form: f, parse: parse}, name, usage, f)
 }
+
+// Var declares a setting of any type. What it takes is to stand in usage.
+func (s Set) Var(v pflag.Value, name, usage string) { s.declare(v, name, usage, form{}) }
 
 var errRange = fmt.Errorf("out of range")
 
 // Duration declares a duration in Go's notation, for example 30s.
 func (s Set) Duration(v *time.Duration, name string, def, low, high time.Duration, usage string) {
 	*v = def
-	s.add(name, usage, def.String(), "duration", fmt.Sprintf("a duration from %v to %v", low, high), func(text string) error {
+	f := ranged("duration", "a duration from %s to %s", formatDuration(low), formatDuration(high))
+	s.add(name, usage, formatDuration(def), f, func(text string) error {
 		d, err := time.ParseDuration(text)
 		if err == nil && (d < low || d > high) {
 			err = errRange
@@ -57,10 +95,23 @@ func (s Set) Duration(v *time.Duration, name string, def, low, high time.Duratio
 	})
 }
 
+// formatDuration leaves out what is zero: 1h, and not 1h0m0s.
+func formatDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 // Int declares a whole number.
 func (s Set) Int(v *int, name string, def, low, high int, usage string) {
 	*v = def
-	s.add(name, usage, strconv.Itoa(def), "number", fmt.Sprintf("a whole number from %d to %d", low, high), func(text string) error {
+	f := ranged("number", "a whole number from %s to %s", strconv.Itoa(low), strconv.Itoa(high))
+	s.add(name, usage, strconv.Itoa(def), f, func(text string) error {
 		n, err := strconv.Atoi(text)
 		if err == nil && (n < low || n > high) {
 			err = errRange
@@ -76,8 +127,8 @@ func (s Set) Int(v *int, name string, def, low, high int, usage string) {
 // Bytes declares a number of bytes, for example 65536, 64KiB or 1MiB.
 func (s Set) Bytes(v *int, name string, def, low, high int, usage string) {
 	*v = def
-	want := fmt.Sprintf("bytes from %s to %s, such as 65536 or 64KiB", FormatBytes(low), FormatBytes(high))
-	s.add(name, usage, FormatBytes(def), "size", want, func(text string) error {
+	f := ranged("size", "bytes from %s to %s, such as 65536 or 64KiB", FormatBytes(low), FormatBytes(high))
+	s.add(name, usage, FormatBytes(def), f, func(text string) error {
 		n, err := ParseBytes(text)
 		if err == nil && (n < low || n > high) {
 			err = errRange
@@ -93,7 +144,7 @@ func (s Set) Bytes(v *int, name string, def, low, high int, usage string) {
 // Bool declares a switch.
 func (s Set) Bool(v *bool, name string, def bool, usage string) {
 	*v = def
-	s.add(name, usage, strconv.FormatBool(def), "bool", "true or false", func(text string) error {
+	s.add(name, usage, strconv.FormatBool(def), form{kind: kindBool, want: "true or false"}, func(text string) error {
 		b, err := strconv.ParseBool(text)
 		if err != nil {
 			return err
@@ -107,11 +158,11 @@ func (s Set) Bool(v *bool, name string, def bool, usage string) {
 // Text declares a text; allowed, if any, are the only ones taken.
 func (s Set) Text(v *string, name, def, usage string, allowed ...string) {
 	*v = def
-	want := "text"
+	f := form{kind: "text", want: "text", allowed: allowed}
 	if len(allowed) > 0 {
-		want = "one of " + strings.Join(allowed, ", ")
+		f.want = "one of " + strings.Join(allowed, ", ")
 	}
-	s.add(name, usage, def, "text", want, func(text string) error {
+	s.add(name, usage, def, f, func(text string) error {
 		if len(allowed) > 0 && !slices.Contains(allowed, text) {
 			return errRange
 		}
@@ -123,11 +174,11 @@ func (s Set) Text(v *string, name, def, usage string, allowed ...string) {
 // Address declares a host:port; optional ones may be empty.
 func (s Set) Address(v *string, name, def string, optional bool, usage string) {
 	*v = def
-	want := "host:port"
+	f := form{kind: "address", want: "host:port"}
 	if optional {
-		want += " or nothing"
+		f.want += " or nothing"
 	}
-	s.add(name, usage, def, "address", want, func(text string) error {
+	s.add(name, usage, def, f, func(text string) error {
 		if text != "" || !optional {
 			if err := checkAddress(text); err != nil {
 				return err
@@ -141,7 +192,7 @@ func (s Set) Address(v *string, name, def string, optional bool, usage string) {
 // Addresses declares a list of host:port, with commas between.
 func (s Set) Addresses(v *[]string, name string, def []string, usage string) {
 	*v = def
-	s.add(name, usage, strings.Join(def, ","), "addresses", "host:port,host:port…", func(text string) error {
+	s.add(name, usage, strings.Join(def, ","), form{kind: "addresses", want: "host:port,host:port…"}, func(text string) error {
 		var list []string
 		for part := range strings.SplitSeq(text, ",") {
 			part = strings.TrimSpace(part)
@@ -158,22 +209,35 @@ func (s Set) Addresses(v *[]string, name string, def []string, usage string) {
 // Secret declares a text that is not shown once it is set. Its default is: it
 // stands in the program, and who is to set it wants to know what it is.
 func (s Set) Secret(v *string, name, def, usage string) {
+	s.secret(v, name, def, usage, "text; not shown", func(string) string { return hidden })
+}
+
+// SecretURL declares a Secret that is a URL, or a plain host:port. What is not
+// secret in it is shown: user, host and path.
+func (s Set) SecretURL(v *string, name, def, usage string) {
+	s.secret(v, name, def, usage, "text; its password is not shown", maskURL)
+}
+
+func (s Set) secret(v *string, name, def, usage, want string, mask func(string) string) {
 	*v = def
-	s.Var(&secret{v}, name, usage+" (text; not shown)")
+	s.declare(&secret{v, mask}, name, usage, form{want: want})
 	s.Lookup(name).DefValue = def // for the help, which does not ask secret.String
 }
 
-type secret struct{ v *string }
+// secret is a setting whose String does not tell it.
+type secret struct {
+	v    *string
+	mask func(string) string
+}
 
 func (s *secret) Set(text string) error { *s.v = text; return nil }
 func (s *secret) Type() string          { return "secret" }
 
-// String does not say what the secret is, but whether there is one.
 func (s *secret) String() string {
 	if s.v == nil || *s.v == "" {
 		return ""
 	}
-	return "***"
+	return s.mask(*s.v)
 }
 
 func checkAddress(text string) error {

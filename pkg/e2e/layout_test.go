@@ -56,6 +56,7 @@ var rules = map[string]rule{
 	"pkg/worker":       {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/presence", "pkg/stack"}},
 	"pkg/client":       {own: []string{"codec", "proto", "pkg/failure"}},
 	"pkg/terminal":     {own: []string{"codec", "proto", "pkg/client", "pkg/failure", "pkg/settings"}},
+	"pkg/health":       {own: []string{"pkg/settings"}},
 	"pkg/process":      {own: []string{"codec", "proto", "pkg", "gate", "workers"}, never: clients},
 	"pkg/presence":     {others: []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
 	"pkg/authrpc":      {own: []string{"proto", "pkg/certificates", "pkg/grpcauth", "pkg/settings"}, others: []string{"google.golang.org/grpc"}},

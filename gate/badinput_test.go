@@ -232,7 +232,7 @@ func TestMemoryOfBadClients(t *testing.T) {
 	if grown := heap() - before; grown > 8<<20 {
 		t.Errorf("the heap has grown by %d bytes over %d bad clients", grown, n)
 	}
-	for _, l := range r.gate.allLoops() {
+	for _, l := range r.gate.loops {
 		_, err := onLoop(t.Context(), l, func() (int, error) {
 			if len(l.users)+len(l.groups) != 0 || len(l.sessions) > 1 || l.busy.first != nil && len(l.sessions) == 0 {
 				t.Errorf("loop %d holds %d sessions, %d users, %d groups", l.index, len(l.sessions), len(l.users), len(l.groups))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync"
 	"testing"
@@ -193,8 +194,8 @@ func BenchmarkIdleSession(b *testing.B) {
 		conns := make([]fakeConn, n)
 		before := memory()
 		for i := range conns {
-			_, counted := l.gate.admit(clientAddress(nil))
-			s := newSession(l, &conns[i], overTCP, clientAddress(nil))
+			_, counted := l.gate.admit(netip.Addr{})
+			s := newSession(l, &conns[i], overTCP, netip.Addr{})
 			s.counted, conns[i].session, conns[i].wrote = counted, s, func([]byte) {}
 			s.received(packet(codec.Handshake, 0, []byte(hi(""))))
 			l.flush()
@@ -205,7 +206,7 @@ func BenchmarkIdleSession(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleConnection reports what a connection holds, over gnet and a real
+// BenchmarkIdleConnection reports what a connection holds, over a poller and a real
 // socket: heap and stacks. Its clients are bare descriptors, which hold nothing.
 func BenchmarkIdleConnection(b *testing.B) {
 	const n = 4000

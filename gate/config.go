@@ -64,8 +64,9 @@ type Limits struct {
 	InFlight            int // unanswered requests of one session; 64
 	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
 	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
-	Unfinished          int // bytes of fragments that wait for their last, of all sessions; 256 MiB
+	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
+	WriteQueues         int // bytes that wait for all slow clients together, before each has to keep to its share; 256 MiB
 	Handshakes          int // tokens that are verified at once; 1,024
 	Routes              int // codes in the dictionary; 4,096
 	GroupsPerSession    int // 64
@@ -103,6 +104,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Limits.InFlight, 64)
 	setDefault(&c.Limits.Message, 1<<20)
 	setDefault(&c.Limits.WriteQueue, 1<<20)
+	setDefault(&c.Limits.WriteQueues, 256<<20)
 	setDefault(&c.Limits.Unfinished, 256<<20)
 	setDefault(&c.Limits.Handshakes, 1024)
 	setDefault(&c.Limits.Routes, 4096)
@@ -170,7 +172,7 @@ func (c Config) validate() error {
 	}
 	for name, v := range map[string]int{
 		"publishers": c.Publishers, "window": c.Window, "connections": l.Connections, "requests in flight": l.InFlight,
-		"write queue": l.WriteQueue, "unfinished": l.Unfinished, "handshakes": l.Handshakes, "groups per session": l.GroupsPerSession,
+		"write queue": l.WriteQueue, "write queues": l.WriteQueues, "unfinished": l.Unfinished, "handshakes": l.Handshakes, "groups per session": l.GroupsPerSession,
 		"pending bytes": l.PendingPerPublisher,
 	} {
 		if v < 1 {

@@ -27,9 +27,9 @@ func TestGoneWhileAnswering(t *testing.T) {
 			_, l := newFake(t, nil, never)
 			address := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 			_, counted := l.gate.admit(address)
-			c := new(fakeSocket)
+			c := new(fakeConn)
 			c.failIn = x.failIn
-			w := &webSocket{conn: c}
+			w := &webSocket{stream: c}
 			s := newSession(l, w, overWebSocket, address)
 			s.counted, w.session, c.session = counted, s, s
 			w.received([]byte(x.sent))

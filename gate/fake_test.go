@@ -1,12 +1,10 @@
 package gate
 
 import (
-	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
-
-	"github.com/panjf2000/gnet/v2"
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/presence"
@@ -14,6 +12,8 @@ import (
 
 // upBus is a bus of which only the state is asked.
 type upBus struct{ bus.Bus }
+
+func (upBus) Watch(func(bus.State)) func() { return func() {} }
 
 func (upBus) State() bus.State { return bus.Up }
 
@@ -36,7 +36,7 @@ func newFake(t testing.TB, p bus.Publisher, execute func(func()) error) (*Gate, 
 			return bus.AppendHeader(b, bus.Header{Gate: g.id, GateAddress: "127.0.0.1:7101", Route: route})
 		},
 	}))
-	return g, g.newLoop(nil, execute)
+	return g, g.newLoop(execute)
 }
 
 // fakeConn is a transport that keeps what is written.
@@ -45,6 +45,8 @@ type fakeConn struct {
 	out      []byte
 	wrote    func([]byte) // instead of keeping it
 	failIn   int          // the write that finds the client gone; 0 for none
+	waits    int      // what buffered says
+	resumed  int      // calls of resume
 	finished bool
 	closed   bool
 }
@@ -53,7 +55,7 @@ func (c *fakeConn) write(b []byte) {
 	if c.closed {
 		panic("a write after the end")
 	}
-	if c.failIn--; c.failIn == 0 { // gnet then closes before it returns
+	if c.failIn--; c.failIn == 0 { // the connection is closed before it returns
 		c.close()
 		return
 	}
@@ -64,7 +66,11 @@ func (c *fakeConn) write(b []byte) {
 	c.out = append(c.out, b...)
 }
 
-func (c *fakeConn) buffered() int { return 0 }
+func (c *fakeConn) buffered() int { return c.waits }
+
+func (c *fakeConn) resume() { c.resumed++ }
+
+func (c *fakeConn) write2(head, b []byte) { c.write(slices.Concat(head, b)) }
 
 func (c *fakeConn) finish() {
 	if c.closed {
@@ -90,37 +96,9 @@ func (l *loop) fakeSession() (*session, *fakeConn) {
 	return s, c
 }
 
-// fakeSocket is gnet's side of a WebSocket.
-type fakeSocket struct {
-	gnet.Conn
-	fakeConn
-}
-
-func (c *fakeSocket) Write(b []byte) (int, error) {
-	c.write(b)
-	return len(b), nil
-}
-
-func (c *fakeSocket) Writev(bs [][]byte) (int, error) {
-	c.write(bytes.Join(bs, nil))
-	return 0, nil
-}
-
-func (c *fakeSocket) OutboundBuffered() int { return 0 }
-
-func (c *fakeSocket) Fd() int {
-	c.finish()
-	return -1
-}
-
-func (c *fakeSocket) EventLoop() gnet.EventLoop { return fakeEventLoop{c: c} }
-
-type fakeEventLoop struct {
-	gnet.EventLoop
-	c *fakeSocket
-}
-
-func (l fakeEventLoop) Close(gnet.Conn) error {
-	l.c.close()
-	return nil
+// newSession is a session of its own.
+func newSession(l *loop, c conn, t transport, address netip.Addr) *session {
+	s := new(session)
+	s.init(l, c, t, address)
+	return s
 }

@@ -151,7 +151,7 @@ func TestManyAtOnce(t *testing.T) {
 	if n := r.gate.stats.Connections.Load(); n != int64(len(clients)) {
 		t.Errorf("%d connections, want %d", n, len(clients))
 	}
-	loops := r.gate.allLoops()
+	loops := r.gate.loops
 	if len(loops) != 2 {
 		t.Fatalf("%d loops have sessions, want 2", len(loops))
 	}

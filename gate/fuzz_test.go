@@ -20,7 +20,7 @@ func feed(l *loop, s *session, b []byte, seed uint64, received func([]byte)) {
 	random := rand.New(rand.NewPCG(seed, 3))
 	for len(b) > 0 && s.state != closed {
 		n := 1 + random.IntN(len(b))
-		received(bytes.Clone(b[:n])) // which the session may change, as gnet's buffer
+		received(bytes.Clone(b[:n])) // which the session may change, as the poller's buffer
 		b = b[n:]
 		switch random.IntN(4) {
 		case 0:
@@ -154,9 +154,9 @@ func FuzzWebSocket(f *testing.F) {
 		_, l := newFake(t, nil, never)
 		address := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		_, counted := l.gate.admit(address)
-		c := new(fakeSocket)
+		c := new(fakeConn)
 		c.failIn = int(seed % 4)
-		w := &webSocket{conn: c}
+		w := &webSocket{stream: c}
 		s := newSession(l, w, overWebSocket, address)
 		s.counted, w.session, c.session = counted, s, s
 		feed(l, s, b, seed, w.received)

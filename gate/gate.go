@@ -18,7 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -44,8 +43,7 @@ type Gate struct {
 	shards        []*bus.Coalescer[ref]
 	stats         Stats
 
-	addLoop sync.Mutex
-	loops   atomic.Pointer[loops]
+	loops []*loop // all of them, before anything else runs
 
 	limits struct {
 		sync.Mutex
@@ -53,7 +51,9 @@ type Gate struct {
 		of          map[netip.Addr]int
 	}
 
-	unfinished atomic.Int64 // bytes of messages whose last fragment has not come
+	unfinished atomic.Int64 // bytes of messages whose last fragment has not come, or that wait for their turn
+	unsent     atomic.Int64 // bytes that wait for slow clients
+	slow       atomic.Int64 // clients that they wait for
 	draining   atomic.Bool
 	handshakes chan struct{} // a place for each token that is being verified
 	verifiers  sync.WaitGroup
@@ -69,12 +69,6 @@ type Gate struct {
 	consuming chan struct{} // closed when replies can come for the first time
 	consumes  sync.Once
 	askAgain  atomic.Bool // services did not hear that this gate wants their routes
-}
-
-// loops are the event loops that have had a connection, by gnet's and by number.
-type loops struct {
-	of  map[gnet.EventLoop]*loop
-	all []*loop
 }
 
 type dictionaryJSON struct {
@@ -184,6 +178,9 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 	if err := g.startPublishers(all); err != nil {
 		return errors.Join(err, listeners.close())
 	}
+	if err := g.openLoops(); err != nil {
+		return errors.Join(err, listeners.close())
+	}
 	all.Start("acks", func(ctx context.Context) error { g.ack(ctx); return nil })
 	all.Start("replies", g.consume)
 	g.awaitReplies(ctx, all)
@@ -193,16 +190,12 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 		cancel()
 		g.verifiers.Wait()
 	})
-	e, err := startEngine(g)
-	if err != nil {
-		return errors.Join(err, listeners.close())
-	}
-	all.OnStop(func() { g.stopEngine(e) })
+	g.startLoops(all)
 	all.Start("ticks", func(ctx context.Context) error { g.tick(ctx); return nil })
 	var stopAccepting []func()
 	for _, l := range listeners.clients {
 		stopAccepting = append(stopAccepting, all.Start(l.transport.String(), func(ctx context.Context) error {
-			return e.accept(ctx, l.Listener, l.transport)
+			return g.accept(ctx, l)
 		}))
 	}
 	close(g.ready)
@@ -232,16 +225,13 @@ func (g *Gate) awaitReplies(ctx context.Context, p *parts.Parts) {
 	}
 }
 
-// stopEngine ends the loops. Nobody may reach for one that gnet has closed: its
-// descriptors may be another's by then.
-func (g *Gate) stopEngine(e *engine) {
-	for _, l := range g.allLoops() {
-		l.closeInbox()
+// startLoops runs the loops, until nobody needs them any more.
+func (g *Gate) startLoops(p *parts.Parts) {
+	p.OnStop(func() { close(g.ended) })
+	for i, l := range g.loops {
+		p.Start(fmt.Sprintf("loop %d", i), l.poller.run)
 	}
-	if err := e.stop(); err != nil {
-		g.log.WithError(err).Error("stop the event loops")
-	}
-	close(g.ended)
+	p.OnStop(g.cfg.Bus.Watch(g.brokerState))
 }
 
 // serveGRPC serves the Gate service, where it has an address.
@@ -287,6 +277,7 @@ func (g *Gate) startPublishers(p *parts.Parts) error {
 		c := bus.NewCoalescer(bus.CoalescerConfig[ref]{
 			Publisher: publisher, Exchange: g.cfg.Topology.RequestExchange(), Window: g.cfg.Window,
 			MaxPending: g.cfg.Limits.PendingPerPublisher, Settle: g.settled,
+			Room: func() { g.room(i) },
 			Header: func(b []byte, route string) []byte {
 				h := header
 				h.Route = route
@@ -308,7 +299,7 @@ func (g *Gate) drain(stopAccepting []func()) {
 	}
 	ctx, cancel := context.WithTimeout(g.base, stopTime)
 	defer cancel()
-	for _, l := range g.allLoops() {
+	for _, l := range g.loops {
 		_, err := onLoop(ctx, l, func() (struct{}, error) {
 			for _, s := range l.sessions {
 				s.failPending(codes.Unavailable, "the gate is shutting down")
@@ -342,7 +333,7 @@ func (g *Gate) await(limit time.Duration, what string, waiting func(context.Cont
 
 // waiting reports whether any request waits for its reply.
 func (g *Gate) waiting(ctx context.Context) bool {
-	for _, l := range g.allLoops() {
+	for _, l := range g.loops {
 		busy, err := onLoop(ctx, l, func() (bool, error) { return l.busy.first != nil, nil })
 		if busy || err != nil {
 			return true

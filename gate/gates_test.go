@@ -259,7 +259,7 @@ func (noQueue) Consume(context.Context, bus.Consumer) error { return errors.New(
 func TestCalledAfterEnd(t *testing.T) {
 	r := start(t)
 	r.login(t, overTCP, "")
-	l := r.gate.allLoops()[0]
+	l := r.gate.loops[0]
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}

@@ -86,7 +86,7 @@ func (v *service) Kick(ctx context.Context, in *gatepb.KickRequest) (*gatepb.Kic
 		return nil, status.Error(codes.InvalidArgument, "want a session or a user")
 	}
 	var kicked int32
-	for _, l := range v.gate.allLoops() {
+	for _, l := range v.gate.loops {
 		n, err := onLoop(ctx, l, func() (int32, error) {
 			sessions := slices.Clone(l.users[in.GetUser()]) // a kick takes its session out of the list
 			for _, s := range sessions {
@@ -147,7 +147,7 @@ func (v *service) Leave(ctx context.Context, in *gatepb.LeaveRequest) (*gatepb.L
 // Sessions lists the sessions of a user on this gate.
 func (v *service) Sessions(ctx context.Context, in *gatepb.SessionsRequest) (*gatepb.SessionsResponse, error) {
 	out := new(gatepb.SessionsResponse)
-	for _, l := range v.gate.allLoops() {
+	for _, l := range v.gate.loops {
 		sessions, err := onLoop(ctx, l, func() ([]*gatepb.Session, error) {
 			var of []*gatepb.Session
 			for _, s := range l.users[in.GetUser()] {
@@ -175,7 +175,7 @@ func (g *Gate) onSession(ctx context.Context, id uint64, f func(*session) error,
 	if undo == nil {
 		undo = func() {}
 	}
-	loops := g.allLoops()
+	loops := g.loops
 	index := int(id & loopMask)
 	if index >= len(loops) {
 		undo()

@@ -78,15 +78,19 @@ func TestFarOverLimit(t *testing.T) {
 	}
 }
 
+// TestInFlightLimit: a gate without the memory to let requests over the limit wait
+// answers them at once.
 func TestInFlightLimit(t *testing.T) {
-	r := start(t, func(c *Config) { c.Limits.InFlight = 4 })
+	r := start(t, func(c *Config) { c.Limits.InFlight, c.Limits.Unfinished = 4, 1 })
 	s := serve(t, r.bus, "a", nil)
 	both(t, func(t *testing.T, over transport) {
 		c := r.login(t, over, "")
 		rejected := r.gate.stats.Rejected.Load()
+		var five []*codec.Message
 		for i := range 5 {
-			c.send(request(uint64(i), "a.b", ""))
+			five = append(five, request(uint64(i), "a.b", ""))
 		}
+		c.send(five...) // which one read brings
 		if m := c.message(); failed(t, m) != codes.ResourceExhausted || m.ID != 4 {
 			t.Errorf("got %+v", m)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 )
 
 // listeners are what the gate listens on.
@@ -14,7 +15,7 @@ type listeners struct {
 }
 
 type clientListener struct {
-	net.Listener
+	*os.File
 	transport transport
 }
 
@@ -22,9 +23,8 @@ type clientListener struct {
 // configuration.
 func (g *Gate) listen(ctx context.Context) (*listeners, error) {
 	all := new(listeners)
-	bind := func(what string, address *string) (net.Listener, error) {
-		// Heartbeats say more than TCP's keep-alives do.
-		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", *address)
+	bind := func(what string, address *string, config net.ListenConfig) (net.Listener, error) {
+		l, err := config.Listen(ctx, "tcp", *address)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("listen for %s: %w", what, err), all.close())
 		}
@@ -38,17 +38,23 @@ func (g *Gate) listen(ctx context.Context) (*listeners, error) {
 		if *c.address == "" {
 			continue
 		}
-		l, err := bind(c.transport.String(), c.address)
+		// Heartbeats say more than TCP's keep-alives do.
+		l, err := bind(c.transport.String(), c.address, net.ListenConfig{KeepAlive: -1, Control: noDelay})
 		if err != nil {
 			return nil, err
 		}
-		all.clients = append(all.clients, clientListener{l, c.transport})
+		// Accepting without package net wants the descriptor, which this is a copy of.
+		f, err := fileOf(l)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for %s: %w", c.transport, err), l.Close(), all.close())
+		}
+		all.clients = append(all.clients, clientListener{f, c.transport})
 	}
 	if g.cfg.GRPC == "" {
 		return all, nil
 	}
 	advertise := g.cfg.AdvertiseGRPC == g.cfg.GRPC
-	l, err := bind("gRPC", &g.cfg.GRPC)
+	l, err := bind("gRPC", &g.cfg.GRPC, net.ListenConfig{})
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +63,19 @@ func (g *Gate) listen(ctx context.Context) (*listeners, error) {
 	}
 	all.grpc = l
 	return all, nil
+}
+
+// fileOf makes a file of a listener.
+func fileOf(l net.Listener) (*os.File, error) {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("got a %T", l)
+	}
+	f, err := tcp.File()
+	if err != nil {
+		return nil, err
+	}
+	return f, tcp.Close()
 }
 
 // close closes what nobody serves yet.

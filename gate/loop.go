@@ -11,9 +11,10 @@ import (
 // loop, so that nothing of it needs a lock; whoever comes from another
 // goroutine posts a task.
 type loop struct {
-	gate  *Gate
-	index uint64
-	// execute runs f on the loop's thread, soon; it is the transport's.
+	gate   *Gate
+	poller *poller // nil in tests of sessions alone
+	index  uint64
+	// execute runs f on the loop's thread, soon; it is the poller's.
 	execute func(f func()) error
 	run     func() // turn, made a function value once
 
@@ -37,6 +38,7 @@ type loop struct {
 	wall     int64 // the same instant in Unix milliseconds, which other processes read
 	shard    *bus.Coalescer[ref]
 	dirty    []*session // have bytes to write at the end of this turn
+	backpressure
 
 	// Used again and again within one turn.
 	tasks   []func()
@@ -44,7 +46,6 @@ type loop struct {
 	item    []byte
 	message []byte
 	frame   [maxFrameHeader]byte
-	vector  [2][]byte
 	buffers [][]byte    // write buffers that no session holds
 	kept    int         // bytes of them
 	waiting [][]pending // lists of requests that no session holds
@@ -76,13 +77,13 @@ func newLoop(g *Gate, index int, execute func(func()) error) *loop {
 }
 
 // post runs f on the loop's thread. It does not wait and does not block; after
-// the end of the transport f is never run, so whoever waits for f also waits
-// for the gate's end.
-func (l *loop) post(f func()) {
+// the loop's end it returns false and f is never run, so whoever waits for f also
+// waits for the gate's end.
+func (l *loop) post(f func()) bool {
 	l.inbox.Lock()
 	if l.inbox.closed {
 		l.inbox.Unlock()
-		return
+		return false
 	}
 	l.inbox.tasks = append(l.inbox.tasks, f)
 	wake := !l.inbox.scheduled
@@ -92,16 +93,17 @@ func (l *loop) post(f func()) {
 	}
 	l.inbox.Unlock()
 	if !wake {
-		return
+		return true
 	}
 	defer l.inbox.waking.Done()
 	if err := l.execute(l.run); err != nil {
 		l.gate.log.WithError(err).Error("wake a loop")
 	}
+	return true
 }
 
 // closeInbox has post drop what comes from now on, and waits until nobody is
-// about to wake the transport's loop.
+// about to wake the poller.
 func (l *loop) closeInbox() {
 	l.inbox.Lock()
 	l.inbox.closed = true
@@ -146,6 +148,7 @@ func (l *loop) setNow() {
 // and requests that nobody answered.
 func (l *loop) tick() {
 	l.wheel.advance(l.now, (*session).expired)
+	l.resumeRefused()
 	for s := l.busy.first; s != nil; {
 		next := s.busyNext
 		s.expirePending()
@@ -254,6 +257,7 @@ func (l *loop) recyclePendings(p []pending) {
 
 // flush writes what this turn left to be written.
 func (l *loop) flush() {
+	l.resumeAnswered()
 	// A write can end its session, which adds to dirty.
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]

@@ -11,6 +11,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv(fewFilesEnv) != "" {
 		os.Exit(m.Run()) // the process that TestOutOfFiles starts
 	}
-	// gnet has a pool whose goroutines begin with the process.
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+	goleak.VerifyTestMain(m)
 }

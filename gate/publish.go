@@ -60,7 +60,7 @@ func (s *session) publish(m *codec.Message) {
 		}
 	}
 	waits := m.Type == codec.Request || m.Type == codec.Notify && m.ID != 0
-	if waits && len(s.pending) >= g.cfg.Limits.InFlight {
+	if waits && len(s.pending) >= g.cfg.Limits.InFlight { // and no memory to let it wait
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests in flight", g.cfg.Limits.InFlight))
 		return
 	}
@@ -70,6 +70,7 @@ func (s *session) publish(m *codec.Message) {
 	}
 	if g.cfg.Bus.State() != bus.Up || !g.canReply.Load() {
 		s.reject(m, &p, codes.Unavailable, "the broker is not available")
+		s.refuseInput()
 		return
 	}
 
@@ -98,6 +99,7 @@ func (s *session) publish(m *codec.Message) {
 		return
 	}
 	s.envelope = envelope
+	l.congest()
 	if waits {
 		s.wait(p)
 	}
@@ -111,6 +113,9 @@ func (s *session) wait(p pending) {
 	}
 	s.pending = append(s.pending, p)
 	s.loop.busy.add(s)
+	if len(s.pending) >= s.loop.gate.cfg.Limits.InFlight {
+		s.fill()
+	}
 }
 
 // settle takes what waits under a sequence number.
@@ -126,6 +131,7 @@ func (s *session) settle(sequence uint32) (pending, bool) {
 			s.pending = nil
 			s.loop.busy.remove(s)
 		}
+		s.answeredOne()
 		return p, true
 	}
 	return pending{}, false
@@ -225,7 +231,7 @@ func (g *Gate) confirmed(refs []ref) {
 
 // byLoop copies refs, which are used again, by the loop of their session.
 func (g *Gate) byLoop(refs []ref, want func(ref) bool) map[*loop][]ref {
-	loops := g.allLoops()
+	loops := g.loops
 	m := make(map[*loop][]ref, len(loops))
 	for _, r := range refs {
 		if i := int(r.session & loopMask); i < len(loops) && want(r) {

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
@@ -55,6 +56,11 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 	}
 	if packet := cache[form]; packet != nil {
 		g.stats.Pushes.Add(1)
+		if r.LatestOnly && s.conflates() {
+			s.conflate(keyOf(r), packet)
+			s.begin() // has the write queue looked at
+			return
+		}
 		s.out = append(s.begin(), packet...)
 		s.flushLarge()
 		return
@@ -83,5 +89,15 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 	if many && m.Size() <= codec.MaxBody { // a larger one goes only to who takes fragments
 		cache[form] = append([]byte(nil), s.out[start:]...)
 	}
+	if r.LatestOnly && s.conflates() {
+		s.conflate(keyOf(r), s.out[start:])
+		s.out = s.out[:start]
+		return
+	}
 	s.flushLarge()
+}
+
+// keyOf is what a push of which only the latest matters replaces the last one of.
+func keyOf(r *bus.Reply) latestKey {
+	return latestKey{strings.Clone(r.Route), strings.Clone(r.Group)} // they alias the envelope
 }

@@ -20,7 +20,7 @@ func (g *Gate) deliver(d bus.Delivery) {
 		g.settleDelivery(d, err)
 		return
 	}
-	loops := g.allLoops()
+	loops := g.loops
 	if len(loops) == 0 {
 		g.settleDelivery(d, nil)
 		return

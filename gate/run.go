@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
@@ -124,7 +123,7 @@ func (g *Gate) tick(ctx context.Context) {
 			if g.cfg.Bus.State() == bus.Up && g.askAgain.Swap(false) {
 				g.askForRoutes()
 			}
-			for _, l := range g.allLoops() {
+			for _, l := range g.loops {
 				l.post(l.tick)
 			}
 		case <-ctx.Done():
@@ -133,24 +132,10 @@ func (g *Gate) tick(ctx context.Context) {
 	}
 }
 
-// newLoop registers one of gnet's loops.
-func (g *Gate) newLoop(of gnet.EventLoop, execute func(func()) error) *loop {
-	g.addLoop.Lock()
-	defer g.addLoop.Unlock()
-	next := &loops{of: make(map[gnet.EventLoop]*loop)}
-	if old := g.loops.Load(); old != nil {
-		if l := old.of[of]; l != nil {
-			return l
-		}
-		for k, l := range old.of {
-			next.of[k] = l
-		}
-		next.all = append(next.all, old.all...)
-	}
-	l := newLoop(g, len(next.all), execute)
-	next.of[of] = l
-	next.all = append(next.all, l)
-	g.loops.Store(next)
+// newLoop adds a loop, whose tasks execute runs.
+func (g *Gate) newLoop(execute func(func()) error) *loop {
+	l := newLoop(g, len(g.loops), execute)
+	g.loops = append(g.loops, l)
 	return l
 }
 
@@ -158,13 +143,6 @@ func (g *Gate) newLoop(of gnet.EventLoop, execute func(func()) error) *loop {
 func (g *Gate) panicked(p any) {
 	g.stats.Panics.Add(1)
 	g.log.WithField("stack", string(debug.Stack())).Errorf("panic: %v", p)
-}
-
-func (g *Gate) allLoops() []*loop {
-	if loops := g.loops.Load(); loops != nil {
-		return loops.all
-	}
-	return nil
 }
 
 // overLimit is how many connections beyond the limit are kept long enough to be
@@ -196,17 +174,17 @@ func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
 }
 
 // forget counts a connection less.
-func (g *Gate) forget(s *session) {
+func (g *Gate) forget(address netip.Addr, counted bool) {
 	g.limits.Lock()
 	defer g.limits.Unlock()
 	g.stats.Connections.Add(-1)
-	if !s.counted {
+	if !counted {
 		return
 	}
 	g.limits.connections--
 	if g.cfg.Limits.ConnectionsPerIP > 0 {
-		if g.limits.of[s.address]--; g.limits.of[s.address] <= 0 {
-			delete(g.limits.of, s.address)
+		if g.limits.of[address]--; g.limits.of[address] <= 0 {
+			delete(g.limits.of, address)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type session struct {
 	connectedAt int64
 	out         []byte // to be written at the end of this turn at the latest; nil while nothing is
 
+	latest     *latest // nil unless the client is slow
 	groups     []string
 	secret     [16]byte // the session as the client knows it
 	address    netip.Addr
@@ -46,6 +47,8 @@ type session struct {
 	wheelSlot                int16
 	inWheel, isBusy, isDirty bool
 	counted                  bool // against the limits of connections
+	// Why nothing is read from the client: see backpressure.
+	isFull, isRefused, isHeld bool
 }
 
 // state is how far a session has come.
@@ -81,6 +84,8 @@ type conn interface {
 	// does not take now waits in buffered.
 	write(b []byte)
 	buffered() int
+	// resume goes on reading, which stops while the session is not wanted.
+	resume()
 	// finish closes the sending side once all is written, so that the client gets
 	// to read the last words instead of a reset.
 	finish()
@@ -98,18 +103,16 @@ const lingerMillis = 2000
 // large messages, to many sessions.
 const flushBytes = 64 << 10
 
-func newSession(l *loop, c conn, t transport, address netip.Addr) *session {
-	s := &session{
+// init begins the session of a connection that was opened.
+func (s *session) init(l *loop, c conn, t transport, address netip.Addr) {
+	*s = session{
 		loop: l, conn: c, transport: t, address: address, data: codec.Protobuf,
 		lastSeen: l.now, connectedAt: l.now, tokensAt: l.now,
 		tokens: float32(l.gate.cfg.Limits.RequestsPerSecond),
 	}
 	l.add(s)
 	l.wheel.put(s, l.now+l.gate.cfg.HandshakeTimeout.Milliseconds())
-	return s
 }
-
-func (s *session) owner() *loop { return s.loop }
 
 // received takes bytes from the transport, in any cut. b is not kept.
 func (s *session) received(b []byte) {
@@ -135,10 +138,20 @@ func (s *session) packet(p codec.Packet) error {
 	case verifying:
 		return s.hold(p)
 	case active:
+		if s.isFull && s.mayHold(p) {
+			return s.hold(p)
+		}
 		return s.activePacket(p)
 	default:
 		return errStop
 	}
+}
+
+// mayHold reports whether the gate has the memory to let a packet of a session that
+// is full wait for its turn. If not, it is answered that there is too much.
+func (s *session) mayHold(p codec.Packet) bool {
+	g := s.loop.gate
+	return g.unfinished.Load()+int64(codec.HeaderSize+len(p.Body)) <= int64(g.cfg.Limits.Unfinished)
 }
 
 func (s *session) activePacket(p codec.Packet) error {
@@ -190,8 +203,9 @@ func (s *session) stopped() error {
 	return nil
 }
 
-// hold keeps what the client sends while its token is verified. A client has
-// no reason to send much before it was answered.
+// hold keeps what the client sends while its token is verified, or while it has
+// too many requests unanswered. It is not read from meanwhile but for what one read
+// has brought, or the handshake.
 func (s *session) hold(p codec.Packet) error {
 	if p.Type == codec.Handshake {
 		return errors.New("a second handshake")
@@ -200,21 +214,23 @@ func (s *session) hold(p codec.Packet) error {
 	if err != nil {
 		return err
 	}
-	if len(held) > codec.HeaderSize+codec.MaxBody {
+	if s.state == verifying && len(held) > codec.HeaderSize+codec.MaxBody {
 		return errors.New("too much before the handshake was answered")
 	}
+	s.loop.gate.unfinished.Add(int64(len(held) - len(s.held)))
 	s.held = held
 	return nil
 }
 
-// release handles what hold kept.
+// release handles what hold kept, as far as the session takes it.
 func (s *session) release() {
-	held := s.held
-	s.held = nil
-	for len(held) > 0 && s.state == active {
-		p, n, err := codec.DecodePacket(held)
+	for len(s.held) > 0 && s.state == active && !s.isFull {
+		p, n, err := codec.DecodePacket(s.held)
 		if err == nil {
-			err = s.packet(p)
+			rest := s.held[n:]
+			s.loop.gate.unfinished.Add(-int64(n))
+			s.held = rest
+			err = s.activePacket(p)
 		}
 		if err != nil {
 			if !errors.Is(err, errStop) {
@@ -222,7 +238,9 @@ func (s *session) release() {
 			}
 			return
 		}
-		held = held[n:]
+	}
+	if len(s.held) == 0 {
+		s.held = nil
 	}
 }
 
@@ -265,8 +283,8 @@ func (s *session) flush() {
 	if s.out == nil {
 		return
 	}
-	if limit := s.loop.gate.cfg.Limits.WriteQueue; s.state < closing && s.conn.buffered() > limit {
-		s.kick(kickSlow, fmt.Sprintf("over %d bytes wait for this client", limit))
+	if s.state < closing && s.tooSlow() {
+		s.kick(kickSlow, "too much waits for this client")
 	}
 	out := s.out
 	s.out = nil
@@ -277,6 +295,23 @@ func (s *session) flush() {
 	if s.state == closing { // and not closed, if the write failed
 		s.conn.finish()
 	}
+}
+
+// smallQueue is what may wait for a client however much waits for all.
+const smallQueue = 16 << 10
+
+// tooSlow reports whether more waits for the client than may. While much waits for
+// all of them together, each may have its share of that.
+func (s *session) tooSlow() bool {
+	g := s.loop.gate
+	waits, limits := s.conn.buffered()+s.latestBytes(), &g.cfg.Limits
+	if waits > limits.WriteQueue {
+		return true
+	}
+	if waits <= smallQueue || g.unsent.Load() <= int64(limits.WriteQueues) {
+		return false
+	}
+	return int64(waits) > int64(limits.WriteQueues)/max(g.slow.Load(), 1)
 }
 
 // expired is called by the wheel when something was to have come by now.
@@ -295,6 +330,9 @@ func (s *session) expired() {
 		}
 		s.kick(kickProtocol, fmt.Sprintf("no handshake within %v", g.cfg.HandshakeTimeout))
 	case active:
+		if !s.wanted() { // what it says now is not read
+			s.lastSeen = s.loop.now
+		}
 		due := s.lastSeen + g.silence.Milliseconds()
 		if s.loop.now < due {
 			s.loop.wheel.put(s, due)
@@ -326,9 +364,10 @@ func (s *session) leave(reason string) {
 		l.gate.sessionClosed(s.id, user, reason)
 	}
 	s.leaveGroups()
+	s.forgetLatest()
 	l.busy.remove(s)
+	l.gate.unfinished.Add(-int64(s.assembler.Buffered() + len(s.held)))
 	s.pending, s.held = nil, nil
-	l.gate.unfinished.Add(-int64(s.assembler.Buffered()))
 	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
 }
 
@@ -349,5 +388,5 @@ func (s *session) disconnected() {
 	}
 	s.state = closed
 	s.loop.remove(s)
-	s.loop.gate.forget(s)
+	s.loop.gate.forget(s.address, s.counted)
 }

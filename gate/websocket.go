@@ -11,14 +11,13 @@ import (
 	"strings"
 
 	"github.com/gobwas/ws"
-	"github.com/panjf2000/gnet/v2"
 )
 
 // webSocket carries a session's packets in binary frames (RFC 6455), as a byte
 // stream: a frame may hold several packets or part of one, so no frame is ever
 // held; what came of its payload is unmasked where it lies and handed on.
 type webSocket struct {
-	conn    gnet.Conn
+	stream  stream
 	session *session
 
 	// partial is what came of the HTTP request or of a frame's header or of a
@@ -33,6 +32,13 @@ type webSocket struct {
 	saidClose bool // a close frame was sent
 }
 
+// stream is what a WebSocket needs of what carries it.
+type stream interface {
+	conn
+	// write2 writes head and b, as write does.
+	write2(head, b []byte)
+}
+
 const (
 	webSocketPath = "/ws"
 	maxHTTPHeader = 8 << 10
@@ -40,8 +46,6 @@ const (
 )
 
 func (w *webSocket) owner() *loop { return w.session.loop }
-
-func (w *webSocket) disconnected() { w.session.disconnected() }
 
 // received takes bytes from the socket, in any cut.
 func (w *webSocket) received(b []byte) {
@@ -154,7 +158,7 @@ func (w *webSocket) shut(code ws.StatusCode, reason, why string) {
 	w.sayClose(code, reason)
 	s.end(why)
 	if s.state == closing { // and not closed, if a write failed
-		finish(w.conn)
+		w.stream.finish()
 	}
 }
 
@@ -174,9 +178,7 @@ func (w *webSocket) writeFrame(op ws.OpCode, payload []byte) {
 		return
 	}
 	l := w.owner()
-	l.vector = [2][]byte{appendFrameHeader(l.frame[:0], op, len(payload)), payload}
-	_, _ = w.conn.Writev(l.vector[:]) // an error closes the connection by itself
-	l.vector = [2][]byte{}
+	w.stream.write2(appendFrameHeader(l.frame[:0], op, len(payload)), payload)
 }
 
 // maxFrameHeader is the largest header of a frame without a mask.
@@ -210,13 +212,14 @@ func (w *webSocket) write(b []byte) {
 	w.answer(status, reason)
 }
 
-func (w *webSocket) buffered() int { return w.conn.OutboundBuffered() }
-func (w *webSocket) close()        { closeConn(w.conn) }
+func (w *webSocket) buffered() int { return w.stream.buffered() }
+func (w *webSocket) resume()       { w.stream.resume() }
+func (w *webSocket) close()        { w.stream.close() }
 
 func (w *webSocket) finish() {
 	w.sayClose(ws.StatusNormalClosure, "")
 	if w.session.state != closed {
-		finish(w.conn)
+		w.stream.finish()
 	}
 }
 
@@ -249,7 +252,7 @@ func (w *webSocket) upgrade(b []byte) []byte {
 		io.Reader
 		io.Writer
 	}{bytes.NewReader(b[:end]), answer})
-	_, _ = w.conn.Write(answer.Bytes())
+	w.stream.write(answer.Bytes())
 	if err != nil { // the answer says what was wrong
 		w.drop()
 		return nil
@@ -286,7 +289,7 @@ func (w *webSocket) answer(status int, reason string) {
 	if err != nil {
 		body = []byte("{}")
 	}
-	_, _ = w.conn.Write(fmt.Appendf(nil,
+	w.stream.write(fmt.Appendf(nil,
 		"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body))
 }
@@ -296,6 +299,6 @@ func (w *webSocket) drop() {
 	s.loop.gate.stats.HandshakesRefused.Add(1)
 	s.end("refused")
 	if s.state == closing { // and not closed, if the write failed
-		finish(w.conn)
+		w.stream.finish()
 	}
 }

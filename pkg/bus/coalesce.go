@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // CoalescerConfig says how items become envelopes. R is what the owner wants
@@ -23,6 +24,9 @@ type CoalescerConfig[R any] struct {
 	// MaxEnvelopes bounds the envelopes that wait or are unconfirmed; 65,536 where it
 	// is 0.
 	MaxEnvelopes int
+	// Room, if set, is called after Congested has become false again. It must not
+	// block, and not call the Coalescer.
+	Room func()
 	// Header begins an envelope; nil for none.
 	Header func(b []byte, key string) []byte
 	// Settle is called once for each envelope, with the refs of its items and what
@@ -47,6 +51,8 @@ type Coalescer[R any] struct {
 	bytes       int    // in pending and unconfirmed
 	unconfirmed int
 	closed      bool
+
+	congested atomic.Bool
 }
 
 type envelope[R any] struct {
@@ -108,6 +114,9 @@ func (c *Coalescer[R]) Add(key string, after uint64, item []byte, persistent boo
 	e.persistent = e.persistent || persistent
 	c.bytes += len(item)
 	sequence := e.sequence
+	if c.bytes > c.cfg.MaxPending/2 {
+		c.congested.Store(true)
+	}
 	signal := c.unconfirmed < c.cfg.Window
 	c.mu.Unlock()
 	if signal {
@@ -213,11 +222,22 @@ func (c *Coalescer[R]) settled(e *envelope[R]) {
 		c.free = append(c.free, e)
 	}
 	signal := c.unconfirmed < c.cfg.Window && len(c.pending) > 0
+	room := c.congested.Load() && c.bytes <= c.cfg.MaxPending/4
+	if room {
+		c.congested.Store(false)
+	}
 	c.mu.Unlock()
 	if signal {
 		c.signal()
 	}
+	if room && c.cfg.Room != nil {
+		c.cfg.Room()
+	}
 }
+
+// Congested reports whether over half of MaxPending waits or is unconfirmed: who
+// can, adds nothing until Room is called, which is when a quarter is left.
+func (c *Coalescer[R]) Congested() bool { return c.congested.Load() }
 
 // Pending is how many bytes wait or are unconfirmed, and how many envelopes are
 // unconfirmed.

@@ -41,6 +41,9 @@ type Reply struct {
 	Data     []byte
 	JSON     []byte
 	Code     uint32
+	// LatestOnly lets a slow client miss this push when a later one of its route
+	// and group has come meanwhile.
+	LatestOnly bool
 }
 
 // Announcement says which routes a service serves, as buspb.Announcement.
@@ -101,14 +104,15 @@ func AppendReply(b []byte, r *Reply) []byte {
 	b = appendBytes(b, 9, r.Name)
 	b = appendBytes(b, 10, r.Data)
 	b = appendBytes(b, 11, r.JSON)
-	return appendUint(b, 12, uint64(r.Code))
+	b = appendUint(b, 12, uint64(r.Code))
+	return appendUint(b, 13, boolUint(r.LatestOnly))
 }
 
 func (r *Reply) size() int {
 	return sizeUint(r.Session) + sizeUint(uint64(r.Sequence)) + sizeUint(uint64(r.User)) +
 		sizeBytes(len(r.Group)) + sizeUint(boolUint(r.Everyone)) + sizeBytes(len(r.Route)) +
 		sizeUint(r.ID) + sizeUint(uint64(r.DataType)) + sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) +
-		sizeBytes(len(r.JSON)) + sizeUint(uint64(r.Code))
+		sizeBytes(len(r.JSON)) + sizeUint(uint64(r.Code)) + sizeUint(boolUint(r.LatestOnly))
 }
 
 // AppendAnnouncement adds an announcement to an envelope of replies.
@@ -232,6 +236,8 @@ func (r *Reply) read(b []byte) error {
 			r.JSON = bytes
 		case 12:
 			r.Code = uint32(v)
+		case 13:
+			r.LatestOnly = v != 0
 		}
 		return nil
 	})

@@ -48,7 +48,7 @@ func replies(e *buspb.Replies) []byte {
 		b = bus.AppendReply(b, &bus.Reply{
 			Session: r.GetSession(), Sequence: r.GetSequence(), User: r.GetUser(), Group: r.GetGroup(),
 			Everyone: r.GetEveryone(), Route: r.GetRoute(), ID: r.GetId(), DataType: uint8(r.GetDataType()),
-			Name: []byte(r.GetName()), Data: r.GetData(), JSON: r.GetJson(), Code: r.GetCode(),
+			Name: []byte(r.GetName()), Data: r.GetData(), JSON: r.GetJson(), Code: r.GetCode(), LatestOnly: r.GetLatestOnly(),
 		})
 	}
 	if a := e.GetAnnouncement(); a != nil {
@@ -62,7 +62,7 @@ func readReplies(b []byte) (*buspb.Replies, error) {
 	err := bus.ReadReplies(b, func(r *bus.Reply) error {
 		e.Replies = append(e.Replies, &buspb.Reply{
 			Session: r.Session, Sequence: r.Sequence, User: r.User, Group: r.Group, Everyone: r.Everyone, Route: r.Route,
-			Id: r.ID, DataType: uint32(r.DataType), Name: string(r.Name), Data: r.Data, Json: r.JSON, Code: r.Code,
+			Id: r.ID, DataType: uint32(r.DataType), Name: string(r.Name), Data: r.Data, Json: r.JSON, Code: r.Code, LatestOnly: r.LatestOnly,
 		})
 		return nil
 	}, func(a *bus.Announcement) error {
@@ -97,7 +97,7 @@ func randomReplies(r *rand.Rand) *buspb.Replies {
 	for range r.IntN(5) {
 		e.Replies = append(e.Replies, &buspb.Reply{
 			Session: pick(r), Sequence: uint32(pick(r)), User: int64(pick(r)), Group: text(r), Everyone: r.IntN(2) == 0, Route: text(r),
-			Id: pick(r), DataType: uint32(r.IntN(3)), Name: text(r), Data: []byte(text(r)), Json: []byte(text(r)), Code: uint32(r.IntN(17)),
+			Id: pick(r), DataType: uint32(r.IntN(3)), Name: text(r), Data: []byte(text(r)), Json: []byte(text(r)), Code: uint32(r.IntN(17)), LatestOnly: r.IntN(2) == 0,
 		})
 	}
 	if r.IntN(3) == 0 {

@@ -55,6 +55,11 @@ type PushOption func(*bus.Reply)
 // HandleAck; 0 asks for none. Such a push also survives a restart of the broker.
 func PushID(id uint64) PushOption { return func(r *bus.Reply) { r.ID = id } }
 
+// LatestOnly says that of the pushes of this route (and group) only the latest
+// matters, as of positions or a score: a client that does not read fast enough
+// misses those between, instead of being kicked for what waits for it.
+func LatestOnly() PushOption { return func(r *bus.Reply) { r.LatestOnly = true } }
+
 // Push sends a message to clients unasked. It returns when the broker has
 // confirmed it, with ErrNobody where no gate is there to take it, or with what
 // kept the broker from it (bus.ErrUnavailable and its siblings): then it may or

@@ -296,7 +296,10 @@ type Reply struct {
 	// The same as data, in JSON, for sessions that speak JSON; may be empty.
 	Json []byte `protobuf:"bytes,11,opt,name=json,proto3" json:"json,omitempty"`
 	// gRPC code of the answer; 0 is success. For metrics: data holds the error.
-	Code          uint32 `protobuf:"varint,12,opt,name=code,proto3" json:"code,omitempty"`
+	Code uint32 `protobuf:"varint,12,opt,name=code,proto3" json:"code,omitempty"`
+	// Of a push: a slow client may miss it when a later one of its route and group
+	// has come meanwhile.
+	LatestOnly    bool `protobuf:"varint,13,opt,name=latest_only,json=latestOnly,proto3" json:"latest_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +418,13 @@ func (x *Reply) GetCode() uint32 {
 	return 0
 }
 
+func (x *Reply) GetLatestOnly() bool {
+	if x != nil {
+		return x.LatestOnly
+	}
+	return false
+}
+
 // Announcement says which routes a service serves, so that gates give each a
 // code in their dictionaries.
 type Announcement struct {
@@ -494,7 +504,7 @@ const file_buspb_bus_proto_rawDesc = "" +
 	"\aReplies\x12$\n" +
 	"\areplies\x18\x01 \x03(\v2\n" +
 	".bus.ReplyR\areplies\x125\n" +
-	"\fannouncement\x18\x02 \x01(\v2\x11.bus.AnnouncementR\fannouncement\"\x96\x02\n" +
+	"\fannouncement\x18\x02 \x01(\v2\x11.bus.AnnouncementR\fannouncement\"\xb7\x02\n" +
 	"\x05Reply\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12\x12\n" +
@@ -508,7 +518,9 @@ const file_buspb_bus_proto_rawDesc = "" +
 	"\x04data\x18\n" +
 	" \x01(\fR\x04data\x12\x12\n" +
 	"\x04json\x18\v \x01(\fR\x04json\x12\x12\n" +
-	"\x04code\x18\f \x01(\rR\x04code\"@\n" +
+	"\x04code\x18\f \x01(\rR\x04code\x12\x1f\n" +
+	"\vlatest_only\x18\r \x01(\bR\n" +
+	"latestOnly\"@\n" +
 	"\fAnnouncement\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06routes\x18\x02 \x03(\tR\x06routesB*Z(github.com/motto123/minigate/proto/buspbb\x06proto3"

@@ -1,0 +1,182 @@
+package gate
+
+import (
+	"errors"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is one client's connection: its descriptor, its session, and what the
+// kernel did not take yet. It is one piece of memory, and holds no buffer while
+// it is idle.
+type socket struct {
+	session session
+	poller  *poller
+	web     *webSocket // nil over TCP
+	unsent  []byte
+	fd      int32 // -1 when closed
+
+	readable bool // there may be something to read
+	hungUp   bool // the client has closed its side: the end is behind what is read
+	finished bool // to be shut down when all is sent
+}
+
+// open makes a session of a connection that was accepted. It owns fd.
+func (p *poller) take(fd int, t transport, address netip.Addr, counted bool) {
+	l := p.loop
+	s := &socket{poller: p, fd: int32(fd)}
+	var c conn = s
+	if t == overWebSocket {
+		s.web = &webSocket{stream: s, session: &s.session}
+		c = s.web
+	}
+	s.session.init(l, c, t, address)
+	s.session.counted = counted
+	if err := p.keep(s); err != nil {
+		l.gate.log.WithError(err).Warn("take a connection")
+		s.close()
+	}
+}
+
+// read takes what has come, until there is no more or the session wants no more
+// now: it is then called again when it does.
+func (s *socket) read() {
+	for range readsOfOneTurn {
+		if s.fd < 0 || !s.readable || !s.session.wanted() {
+			return
+		}
+		n, err := readSocket(int(s.fd), s.poller.in)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			s.readable = false
+			return
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil || n == 0:
+			s.close()
+			return
+		}
+		// A short read has emptied the socket: what comes later is another event.
+		s.readable = n == len(s.poller.in) || s.hungUp
+		b := s.poller.in[:n]
+		if s.web != nil {
+			s.web.received(b)
+		} else {
+			s.session.received(b)
+		}
+	}
+	if s.fd >= 0 && s.readable {
+		s.poller.loop.post(s.resume) // the others first
+	}
+}
+
+// resume goes on reading.
+func (s *socket) resume() {
+	defer func() {
+		if v := recover(); v != nil {
+			s.poller.loop.gate.panicked(v)
+			s.close()
+		}
+	}()
+	s.read()
+}
+
+func (s *socket) write(b []byte) { s.write2(nil, b) }
+
+// write2 writes head and b. What the kernel does not take now waits; an error
+// closes the connection.
+func (s *socket) write2(head, b []byte) {
+	if s.fd < 0 {
+		return
+	}
+	for len(s.unsent) == 0 && len(head)+len(b) > 0 {
+		n, err := writeSocket(int(s.fd), head, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			s.queue(head, b)
+			return
+		case err != nil:
+			s.close()
+			return
+		}
+		of := min(n, len(head))
+		head, b = head[of:], b[n-of:]
+	}
+	if len(head)+len(b) > 0 {
+		s.queue(head, b)
+	}
+}
+
+// queue keeps what the kernel does not take now. The session bounds it.
+func (s *socket) queue(head, b []byte) {
+	g := s.poller.loop.gate
+	if len(s.unsent) == 0 {
+		g.slow.Add(1)
+	}
+	g.unsent.Add(int64(len(head) + len(b)))
+	s.unsent = append(append(s.unsent, head...), b...)
+}
+
+// sendRest writes what has waited, as far as the kernel takes it.
+func (s *socket) sendRest() {
+	for len(s.unsent) > 0 {
+		n, err := writeSocket(int(s.fd), nil, s.unsent)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case err != nil:
+			s.close()
+			return
+		}
+		s.sent(n)
+	}
+	if s.finished {
+		_ = unix.Shutdown(int(s.fd), unix.SHUT_WR) // the client may be gone already
+		return
+	}
+	s.session.drained()
+}
+
+func (s *socket) sent(n int) {
+	g := s.poller.loop.gate
+	g.unsent.Add(-int64(n))
+	s.unsent = s.unsent[n:]
+	if len(s.unsent) == 0 {
+		s.unsent = nil
+		g.slow.Add(-1)
+	}
+}
+
+func (s *socket) buffered() int { return len(s.unsent) }
+
+func (s *socket) finish() {
+	if s.fd < 0 {
+		return
+	}
+	s.finished = true
+	if len(s.unsent) == 0 {
+		_ = unix.Shutdown(int(s.fd), unix.SHUT_WR)
+	}
+}
+
+func (s *socket) close() {
+	if s.fd < 0 {
+		return
+	}
+	p := s.poller
+	if fd := int(s.fd); fd < len(p.sockets) && p.sockets[fd] == s {
+		p.sockets[fd] = nil
+		p.open--
+	}
+	_ = unix.Close(int(s.fd)) // which takes it out of the poller
+	s.fd = -1
+	if len(s.unsent) > 0 {
+		s.sent(len(s.unsent))
+	}
+	s.session.disconnected()
+}

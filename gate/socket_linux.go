@@ -1,0 +1,40 @@
+package gate
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+	"golang.org/x/sys/unix"
+)
+
+// hungUp reports that the client has closed its side: there is an end behind what
+// can still be read.
+func hungUp(event netpoll.IOEvent, _ netpoll.IOFlags) bool {
+	return event&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+}
+
+// broken reports that both sides are closed: nobody is there to answer.
+func broken(event netpoll.IOEvent, _ netpoll.IOFlags) bool {
+	return event&(unix.EPOLLHUP|unix.EPOLLERR) != 0
+}
+
+// acceptSocket takes one connection of a listener. Its descriptor does not block,
+// and has the listener's TCP_NODELAY.
+func acceptSocket(listener int) (int, netip.Addr, error) {
+	fd, address, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	if err != nil {
+		return -1, netip.Addr{}, fmt.Errorf("accept: %w", err)
+	}
+	return fd, addressOf(address), nil
+}
+
+func readSocket(fd int, b []byte) (int, error) { return unix.Read(fd, b) }
+
+// writeSocket writes head and b in one system call.
+func writeSocket(fd int, head, b []byte) (int, error) {
+	if len(head) == 0 {
+		return unix.Write(fd, b)
+	}
+	return unix.Writev(fd, [][]byte{head, b})
+}

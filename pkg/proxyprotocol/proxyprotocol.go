@@ -135,29 +135,27 @@ func parseV1(b []byte) (source netip.AddrPort, n int, err error) {
 		return source, 0, malformed("want \\r\\n at the end of the line")
 	}
 	line := b[len(v1) : end-1]
-	protocol, rest, more := bytes.Cut(line, []byte{' '})
+	protocol, rest, _ := bytes.Cut(line, []byte{' '})
 	is4 := string(protocol) == "TCP4"
 	switch {
 	case string(protocol) == "UNKNOWN":
 		return source, n, nil
 	case !is4 && string(protocol) != "TCP6":
 		return source, 0, malformed("got protocol %.20q, want TCP4, TCP6 or UNKNOWN", protocol)
-	case !more:
-		return source, 0, malformed("want addresses")
 	}
 	var addresses [2]netip.Addr
 	for i := range addresses {
 		var text []byte
-		text, rest, more = bytes.Cut(rest, []byte{' '})
+		text, rest, _ = bytes.Cut(rest, []byte{' '})
 		a, err := netip.ParseAddr(string(text))
-		if err != nil || a.Is4() != is4 || a.Zone() != "" || !more {
-			return source, 0, malformed("got address %.50q, want one of %s and more behind it", text, protocol)
+		if err != nil || a.Is4() != is4 || a.Zone() != "" {
+			return source, 0, malformed("got address %.50q, want one of %s", text, protocol)
 		}
 		addresses[i] = a
 	}
-	first, second, more := bytes.Cut(rest, []byte{' '})
+	first, second, _ := bytes.Cut(rest, []byte{' '})
 	from, ok := port(first)
-	if _, too := port(second); !ok || !too || !more {
+	if _, too := port(second); !ok || !too {
 		return source, 0, malformed("got ports %.20q, want two", rest)
 	}
 	return netip.AddrPortFrom(addresses[0].Unmap(), from), n, nil

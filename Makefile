@@ -25,7 +25,7 @@ run: build ## Run everything in one process: gate, workers, bus, Redis, SQLite
 	$(BIN) dev
 
 .PHONY: test
-test: ## Start RabbitMQ, MariaDB, Redis and SMTP where the environment names none, and run all tests
+test: ## Start RabbitMQ, MariaDB, Redis, etcd and SMTP where the environment names none, and run all tests
 	deploy/services.sh run $(GO) test -race -count=1 -timeout 12m $(TESTFLAGS) ./...
 
 .PHONY: check
@@ -57,7 +57,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 # Only RabbitMQ is needed: the others are said to be there already.
 .PHONY: bench
 bench: build ## Measure this machine, into the tables of docs/performance.md
-	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
+	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_ETCD=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
 		deploy/services.sh run sh -c '$(BIN) bench --full --rabbitmq "$$MINIGATE_TEST_RABBITMQ" --document docs/performance.md $(BENCHFLAGS)'
 
 .PHONY: microbench

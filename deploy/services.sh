@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings up what the tests need on a Debian with nothing but Go: RabbitMQ,
-# MariaDB, Redis and an SMTP server that delivers into a Maildir.
+# MariaDB, Redis, etcd and an SMTP server that delivers into a Maildir.
 #
 #   deploy/services.sh run COMMAND…   up, COMMAND with the environment, down again
 #                                     in any case; exits with COMMAND's code.
@@ -18,6 +18,8 @@
 #   deploy/services.sh rabbit DIR url       it answers; start, restart and url
 #   deploy/services.sh rabbit DIR ctl ARG…  print its URL; ctl is rabbitmqctl.
 #   deploy/services.sh rabbit DIR remove    DIR keeps one line, no data
+#   deploy/services.sh etcd DIR …           the same for etcd, without ctl; its URL
+#                                           is 127.0.0.1:PORT
 #
 # DIR of up, env and down is $MINIGATE_SERVICES_DIR, or .cache/services in the
 # repository. A service that the environment names already is neither installed
@@ -30,6 +32,8 @@
 #   MINIGATE_TEST_MAILDIR       the Maildir behind it
 #   MINIGATE_TEST_RABBITMQ_CTL  this script, for `"$MINIGATE_TEST_RABBITMQ_CTL" rabbit DIR start`;
 #                               down also removes the nodes so started
+#   MINIGATE_TEST_ETCD          127.0.0.1:PORT
+#   MINIGATE_TEST_ETCD_CTL      this script, for `"$MINIGATE_TEST_ETCD_CTL" etcd DIR start`
 #   MINIGATE_SERVICES_DATA      where it all is, with a log of each service
 #
 # Everything listens on loopback only, on a free port each. It needs root or
@@ -59,6 +63,10 @@ source "$repo/deploy/services/packages.sh"
 source "$repo/deploy/services/processes.sh"
 # shellcheck source=deploy/services/rabbitmq.sh
 source "$repo/deploy/services/rabbitmq.sh"
+# shellcheck source=deploy/services/etcd.sh
+source "$repo/deploy/services/etcd.sh"
+# shellcheck source=deploy/services/node.sh
+source "$repo/deploy/services/node.sh"
 
 # --- the others --------------------------------------------------------------
 
@@ -132,6 +140,7 @@ up() {
 	[[ -n ${MINIGATE_TEST_RABBITMQ:-} ]] || wait_for+=(rabbitmq)
 	[[ -n ${MINIGATE_TEST_MYSQL:-} ]] || wait_for+=(mariadb)
 	[[ -n ${MINIGATE_TEST_REDIS:-} ]] || wait_for+=(redis)
+	[[ -n ${MINIGATE_TEST_ETCD:-} ]] || wait_for+=(etcd)
 	if [[ -n ${MINIGATE_TEST_SMTP:-} ]]; then
 		[[ -n ${MINIGATE_TEST_MAILDIR:-} ]] || fail "MINIGATE_TEST_SMTP is set and MINIGATE_TEST_MAILDIR, the Maildir that it delivers to, is not"
 	else
@@ -141,9 +150,10 @@ up() {
 	for name in "${wait_for[@]}"; do answer "$data" "$name"; done
 	for name in "${wait_for[@]}"; do
 		case $name in
-		rabbitmq) MINIGATE_TEST_RABBITMQ=$(rabbit_url "$data") ;;
+		rabbitmq) MINIGATE_TEST_RABBITMQ=$(rabbitmq_url "$data") ;;
 		mariadb) MINIGATE_TEST_MYSQL="root:$password@tcp(127.0.0.1:$(port "$data" mariadb))/" ;;
 		redis) MINIGATE_TEST_REDIS=127.0.0.1:$(port "$data" redis) ;;
+		etcd) MINIGATE_TEST_ETCD=$(etcd_url "$data") ;;
 		smtp)
 			MINIGATE_TEST_SMTP=127.0.0.1:$(port "$data" smtp)
 			MINIGATE_TEST_MAILDIR=$data/maildir
@@ -151,8 +161,9 @@ up() {
 		esac
 	done
 	MINIGATE_TEST_RABBITMQ_CTL=${MINIGATE_TEST_RABBITMQ_CTL:-$script}
+	MINIGATE_TEST_ETCD_CTL=${MINIGATE_TEST_ETCD_CTL:-$script}
 	MINIGATE_SERVICES_DATA=$data
-	for name in MINIGATE_TEST_{RABBITMQ,MYSQL,REDIS,SMTP,MAILDIR,RABBITMQ_CTL} MINIGATE_SERVICES_DATA; do
+	for name in MINIGATE_TEST_{RABBITMQ,MYSQL,REDIS,SMTP,MAILDIR,RABBITMQ_CTL,ETCD,ETCD_CTL} MINIGATE_SERVICES_DATA; do
 		printf 'export %s=%q\n' "$name" "${!name}"
 	done >"$data/env"
 }
@@ -255,7 +266,11 @@ install)
 	;;
 rabbit)
 	(($# >= 2)) || fail "usage: services.sh rabbit DIR start|stop|kill|restart|url|ctl|remove"
-	rabbit "$@"
+	node rabbitmq "$@"
+	;;
+etcd)
+	(($# >= 2)) || fail "usage: services.sh etcd DIR start|stop|kill|restart|url|remove"
+	node etcd "$@"
 	;;
 install-packages) install_packages "$@" ;;
 in-rabbitmq) rabbit_env "$@" ;;

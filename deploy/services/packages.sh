@@ -12,6 +12,7 @@ wanted_packages() {
 	[[ -n ${MINIGATE_TEST_MYSQL:-} ]] || echo mariadb-server
 	[[ -n ${MINIGATE_TEST_REDIS:-} ]] || echo redis-server
 	[[ -n ${MINIGATE_TEST_SMTP:-} ]] || echo python3-aiosmtpd
+	[[ -n ${MINIGATE_TEST_ETCD:-} ]] || echo etcd-server
 }
 
 # need installs those of the named packages that are missing.
@@ -62,6 +63,7 @@ install_packages() {
 			case $package in
 			rabbitmq-server | redis-server) systemctl -q disable "$package" ;;
 			mariadb-server) systemctl -q disable mariadb ;;
+			etcd-server) systemctl -q disable etcd ;;
 			esac
 		done
 	fi

@@ -46,46 +46,4 @@ ask_rabbitmq() {
 	[[ ${first// /} == 1 ]] # a method frame: connection.start
 }
 
-rabbit_url() { echo "amqp://guest:guest@127.0.0.1:$(port "$1" rabbitmq)/"; }
-
-# rabbit DIR ACTION … is the caller's own node.
-rabbit() {
-	local dir=$1 action=$2 data
-	shift 2
-	if [[ $action == start && ! -f $dir/rabbitmq ]]; then
-		need rabbitmq-server
-		mkdir -p "$dir"
-		data=$(new_data)
-		echo "$data" >"$dir/rabbitmq"
-		[[ -d ${MINIGATE_SERVICES_DATA:-} ]] && echo "$data" >>"$MINIGATE_SERVICES_DATA/nodes"
-	fi
-	[[ -f $dir/rabbitmq ]] || {
-		[[ $action == remove ]] && return
-		fail "there is no node in $dir: rabbit $dir start"
-	}
-	data=$(<"$dir/rabbitmq")
-	case $action in
-	start) ;;
-	stop | restart)
-		signal "$data" rabbitmq TERM
-		gone "$data" rabbitmq 30 || signal "$data" rabbitmq KILL
-		gone "$data" rabbitmq 10 || fail "the node in $dir does not end"
-		;;
-	kill)
-		signal "$data" rabbitmq KILL
-		gone "$data" rabbitmq 10 || fail "the node in $dir does not end"
-		;;
-	url) rabbit_url "$data" ;;
-	ctl) (rabbit_env "$data" /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@" </dev/null) ;;
-	remove)
-		remove "$data"
-		rm -f "$dir/rabbitmq"
-		;;
-	*) fail "rabbit DIR $action: want start, stop, kill, restart, url, ctl or remove" ;;
-	esac
-	if [[ $action == start || $action == restart ]]; then
-		alive "$data" rabbitmq || start_rabbitmq "$data"
-		answer "$data" rabbitmq
-		rabbit_url "$data"
-	fi
-}
+rabbitmq_url() { echo "amqp://guest:guest@127.0.0.1:$(port "$1" rabbitmq)/"; }

@@ -178,8 +178,8 @@ func TestAttempts(t *testing.T) {
 		s.wait(t, client.Reconnecting)
 	}
 	var refused *net.OpError
-	if end := s.wait(t, client.Ended); !errors.As(end.Err, &refused) {
-		t.Errorf("ended with %v", end.Err)
+	if end := <-s; end.Phase != client.Ended || !errors.As(end.Err, &refused) {
+		t.Errorf("after three attempts: %+v", end)
 	}
 	wait(t, "the end", c.Done())
 }

@@ -1,10 +1,28 @@
 package client
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 )
+
+// TestAdoptAfterTheEnd: a connection that was made while the client was closed is
+// closed, too.
+func TestAdoptAfterTheEnd(t *testing.T) {
+	c := &Client{opts: Options{Reconnect: &Reconnect{}}, done: make(chan struct{}), states: make(chan State, 1)}
+	c.context, c.cancel = context.WithCancel(t.Context())
+	c.end(ErrClosed)
+	mine, other := net.Pipe()
+	defer other.Close()
+	if n := c.adopt(nil, &conn{transport: tcp{mine}}, nil); n != nil || c.current.Load() != nil {
+		t.Error("it is taken")
+	}
+	if _, err := mine.Write([]byte("x")); err == nil {
+		t.Error("it is open")
+	}
+}
 
 func TestPause(t *testing.T) {
 	r := &Reconnect{First: 250 * time.Millisecond, Longest: 15 * time.Second}

@@ -101,9 +101,15 @@ func TestReconnects(t *testing.T) {
 func TestGateRestarted(t *testing.T) {
 	both(t, func(t *testing.T, web bool) {
 		s := newStates()
-		g := newGate(t, web, nil)
+		g := newGate(t, web, func(c *conn, m *codec.Message) {
+			if m.Compressed || string(m.Route) != "test.coded" {
+				t.Errorf("the call has the code of another connection: %+v", m)
+			}
+			c.reply(m, string(m.Name), m.Data, m.Body)
+		})
 		c := dial(t, g, client.Options{Reconnect: s.quick()})
 		g.close()
+		g.answers(`{"code":200}`) // without a dictionary
 		for range 3 { // attempts in vain
 			s.wait(t, client.Reconnecting)
 		}

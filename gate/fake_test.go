@@ -45,8 +45,8 @@ type fakeConn struct {
 	out      []byte
 	wrote    func([]byte) // instead of keeping it
 	failIn   int          // the write that finds the client gone; 0 for none
-	waits    int      // what buffered says
-	resumed  int      // calls of resume
+	waits    int          // what buffered says
+	resumed  int          // calls of resume
 	finished bool
 	closed   bool
 }

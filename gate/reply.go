@@ -12,7 +12,7 @@ import (
 )
 
 // deliver takes an envelope from the gate's queue to the loops. Each loop reads
-// it whole and takes what is its own; the last one has it acked.
+// of it what is its own; the last one has it acked.
 func (g *Gate) deliver(d bus.Delivery) {
 	g.stats.Envelopes.Add(1)
 	if isAnnouncement(d.Body) {
@@ -58,9 +58,10 @@ func (g *Gate) settleDelivery(d bus.Delivery, err error) {
 // replies takes what belongs to this loop out of an envelope.
 func (l *loop) replies(b []byte) error {
 	var cache pushCache
-	return bus.ReadReplies(b, func(r *bus.Reply) error {
+	mine := func(session uint64) bool { return session&loopMask == l.index }
+	return bus.ReadRepliesOf(b, mine, func(r *bus.Reply) error {
 		if r.Sequence != 0 {
-			if r.Session&loopMask == l.index {
+			if mine(r.Session) {
 				l.reply(r)
 			}
 			return nil

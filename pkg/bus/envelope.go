@@ -138,152 +138,213 @@ func AppendAnnouncement(b []byte, a *Announcement) []byte {
 func ReadRequests(b []byte, h *Header, each func(*Request) error) error {
 	*h = Header{}
 	var r Request
-	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
-		switch number {
+	f := fields{b: b}
+	for f.next() {
+		switch f.number {
 		case 1:
-			h.Gate = alias(bytes)
+			h.Gate = alias(f.bytes)
 		case 2:
-			h.GateAddress = alias(bytes)
+			h.GateAddress = alias(f.bytes)
 		case 3:
-			h.Route = alias(bytes)
+			h.Route = alias(f.bytes)
 		case 4:
-			if err := r.read(bytes); err != nil {
+			if err := r.read(f.bytes); err != nil {
 				return err
 			}
-			return each(&r)
+			if err := each(&r); err != nil {
+				return err
+			}
 		}
-		return nil
-	})
+	}
+	return f.err
 }
 
 func (r *Request) read(b []byte) error {
 	*r = Request{}
-	return readFields(b, func(number protowire.Number, v uint64, bytes []byte) error {
-		switch number {
+	f := fields{b: b}
+	for f.next() {
+		switch f.number {
 		case 1:
-			r.Session = v
+			r.Session = f.v
 		case 2:
-			r.Sequence = uint32(v)
+			r.Sequence = uint32(f.v)
 		case 3:
-			r.User = int64(v)
+			r.User = int64(f.v)
 		case 4:
-			r.Type = uint8(v)
+			r.Type = uint8(f.v)
 		case 5:
-			r.DataType = uint8(v)
+			r.DataType = uint8(f.v)
 		case 6:
-			r.ID = v
+			r.ID = f.v
 		case 7:
-			r.Name = bytes
+			r.Name = f.bytes
 		case 8:
-			r.Data = bytes
+			r.Data = f.bytes
 		case 9:
-			r.Deadline = int64(v)
+			r.Deadline = int64(f.v)
 		case 10:
-			r.Address = bytes
+			r.Address = f.bytes
 		}
-		return nil
-	})
+	}
+	return f.err
 }
 
 // ReadReplies reads an envelope of replies. reply is called with every reply,
 // in order, and announce with the announcement; the values are reused, what
 // they point to aliases b.
 func ReadReplies(b []byte, reply func(*Reply) error, announce func(*Announcement) error) error {
+	return ReadRepliesOf(b, func(uint64) bool { return true }, reply, announce)
+}
+
+// ReadRepliesOf is ReadReplies without the replies to sessions of which mine says
+// no, at a fraction of the cost of reading those. A push that names no session is
+// not asked about.
+func ReadRepliesOf(b []byte, mine func(session uint64) bool, reply func(*Reply) error, announce func(*Announcement) error) error {
 	var r Reply
-	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
-		switch number {
+	f := fields{b: b}
+	for f.next() {
+		switch f.number {
 		case 1:
-			if err := r.read(bytes); err != nil {
+			if session, ok := firstSession(f.bytes); ok && !mine(session) {
+				continue
+			}
+			if err := r.read(f.bytes); err != nil {
 				return err
 			}
-			return reply(&r)
+			if err := reply(&r); err != nil {
+				return err
+			}
 		case 2:
 			var a Announcement
-			if err := a.read(bytes); err != nil {
+			if err := a.read(f.bytes); err != nil {
 				return err
 			}
-			return announce(&a)
+			if err := announce(&a); err != nil {
+				return err
+			}
 		}
-		return nil
-	})
+	}
+	return f.err
+}
+
+// firstSession is the session of a reply that begins with it, as AppendReply's do.
+func firstSession(b []byte) (uint64, bool) {
+	if len(b) < 2 || b[0] != 1<<3 {
+		return 0, false
+	}
+	v, n := varint(b[1:])
+	return v, n > 0
 }
 
 func (r *Reply) read(b []byte) error {
 	*r = Reply{}
-	return readFields(b, func(number protowire.Number, v uint64, bytes []byte) error {
-		switch number {
+	f := fields{b: b}
+	for f.next() {
+		switch f.number {
 		case 1:
-			r.Session = v
+			r.Session = f.v
 		case 2:
-			r.Sequence = uint32(v)
+			r.Sequence = uint32(f.v)
 		case 3:
-			r.User = int64(v)
+			r.User = int64(f.v)
 		case 4:
-			r.Group = alias(bytes)
+			r.Group = alias(f.bytes)
 		case 5:
-			r.Everyone = v != 0
+			r.Everyone = f.v != 0
 		case 6:
-			r.Route = alias(bytes)
+			r.Route = alias(f.bytes)
 		case 7:
-			r.ID = v
+			r.ID = f.v
 		case 8:
-			r.DataType = uint8(v)
+			r.DataType = uint8(f.v)
 		case 9:
-			r.Name = bytes
+			r.Name = f.bytes
 		case 10:
-			r.Data = bytes
+			r.Data = f.bytes
 		case 11:
-			r.JSON = bytes
+			r.JSON = f.bytes
 		case 12:
-			r.Code = uint32(v)
+			r.Code = uint32(f.v)
 		case 13:
-			r.LatestOnly = v != 0
+			r.LatestOnly = f.v != 0
 		}
-		return nil
-	})
+	}
+	return f.err
 }
 
 func (a *Announcement) read(b []byte) error {
-	return readFields(b, func(number protowire.Number, _ uint64, bytes []byte) error {
-		switch number {
+	f := fields{b: b}
+	for f.next() {
+		switch f.number {
 		case 1:
-			a.Service = alias(bytes)
+			a.Service = alias(f.bytes)
 		case 2:
-			a.Routes = append(a.Routes, alias(bytes))
-		}
-		return nil
-	})
-}
-
-// readFields calls f with every field of a protobuf message: a varint's value,
-// or the bytes of a field with a length. Fields of other kinds, which a later
-// version may have, are passed over.
-func readFields(b []byte, f func(number protowire.Number, v uint64, bytes []byte) error) error {
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var bytes []byte
-		switch kind {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			bytes, n = protowire.ConsumeBytes(b)
-		default:
-			number, n = 0, protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if err := f(number, v, bytes); err != nil {
-			return err
+			a.Routes = append(a.Routes, alias(f.bytes))
 		}
 	}
-	return nil
+	return f.err
+}
+
+// fields reads the fields of a protobuf message, one after the other: a varint's
+// value, or the bytes of a field with a length. Fields of other kinds, which a later
+// version may have, are number 0.
+type fields struct {
+	b      []byte // what is not read yet
+	number protowire.Number
+	v      uint64
+	bytes  []byte
+	err    error
+}
+
+// next reads one field. It returns false at the end, or with err.
+func (f *fields) next() bool {
+	b := f.b
+	if len(b) == 0 {
+		return false
+	}
+	tag, n := uint64(b[0]), 1
+	if tag >= 0x80 || tag < 1<<3 {
+		var number protowire.Number
+		var kind protowire.Type
+		if number, kind, n = protowire.ConsumeTag(b); n < 0 {
+			return f.fail(n)
+		}
+		tag = protowire.EncodeTag(number, kind)
+	}
+	f.number = protowire.Number(tag >> 3)
+	b = b[n:]
+	switch kind := protowire.Type(tag & 7); kind {
+	case protowire.VarintType:
+		f.v, n = varint(b)
+	case protowire.BytesType:
+		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // a short one, all there
+			n = 1 + int(b[0])
+			f.bytes = b[1:n:n]
+		} else {
+			f.bytes, n = protowire.ConsumeBytes(b)
+		}
+	default:
+		n = protowire.ConsumeFieldValue(f.number, kind, b)
+		f.number = 0
+	}
+	if n < 0 {
+		return f.fail(n)
+	}
+	f.b = b[n:]
+	return true
+}
+
+func (f *fields) fail(n int) bool {
+	f.err = fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
+	return false
+}
+
+// varint is protowire.ConsumeVarint, with the short ones, which most are, in line.
+func varint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
 }
 
 func appendUint(b []byte, number protowire.Number, v uint64) []byte {

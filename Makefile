@@ -64,6 +64,29 @@ bench: build ## Measure this machine, into the tables of docs/performance.md
 microbench: ## Run the benchmarks of all packages
 	deploy/services.sh run $(GO) test -run '^$$' -bench . -benchmem ./...
 
+# COMMIT stands in the image's labels, and in what `minigate version` prints.
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+IMAGE   = MINIGATE_DEPLOY_IMAGE=$(1) MINIGATE_DEPLOY_VERSION=$(2) MINIGATE_DEPLOY_COMMIT=$(COMMIT) docker compose --progress plain build gate
+
+.PHONY: docker
+docker: ## Build the image minigate:dev, which is every service
+	$(call IMAGE,minigate:dev,$(VERSION))
+
+.PHONY: up
+up: docker ## Start everything in containers, and wait until it is healthy
+	docker compose up --detach --wait
+
+.PHONY: down
+down: ## Stop and remove the containers; their data stay
+	docker compose down
+
+.PHONY: test-compose
+test-compose: ## Test compose.yaml on containers: scale, roll out, kill, down and up
+	$(call IMAGE,minigate:test,$(VERSION))
+	$(call IMAGE,minigate:test-next,$(VERSION)-next)
+	$(GO) vet -tags containers ./pkg/containers
+	$(GO) test -tags containers -count=1 -timeout 30m -v ./pkg/containers
+
 .PHONY: clean
 clean: ## Remove what was built, and the data of `make run`
 	deploy/services.sh down

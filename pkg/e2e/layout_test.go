@@ -53,7 +53,7 @@ var rules = map[string]rule{
 	"pkg/admin":         {own: []string{"pkg/metrics", "pkg/settings"}},
 	"pkg/logging":       {own: []string{"pkg/stack"}},
 	"pkg/failure":       {own: []string{"codec", "proto"}},
-	"pkg/worker":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/presence", "pkg/stack"}},
+	"pkg/worker":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/stack"}},
 	"pkg/client":        {own: []string{"codec", "proto", "pkg/failure"}},
 	"pkg/terminal":      {own: []string{"codec", "proto", "pkg/client", "pkg/failure", "pkg/settings"}},
 	"pkg/health":        {own: []string{"pkg/settings"}},

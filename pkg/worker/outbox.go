@@ -167,6 +167,7 @@ func (o *outbox) again(p *parcel) {
 
 // lose gives a reply up at the end of Run: its request will be delivered again.
 func (o *outbox) lose(p *parcel) {
+	o.stats.lostReplies.Add(1)
 	p.envelope.lost.Store(true)
 	o.end(p)
 }

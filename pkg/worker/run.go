@@ -16,8 +16,9 @@ import (
 )
 
 // Run serves until ctx ends, then finishes what it has taken within
-// Config.DrainTimeout, and returns when everything it started has ended: a
-// handler that does not return when its context ends keeps it waiting. It
+// Config.DrainTimeout, or until Config.Ending hurries, and returns when
+// everything it started has ended: a handler that does not return when its
+// context ends keeps it waiting. It tells Config.Ending what it cut off. It
 // returns nil after ctx ended, or what is wrong with the configuration, or why
 // the service's queue can not be had. A worker runs once.
 func (w *Worker) Run(ctx context.Context) error {
@@ -59,6 +60,33 @@ func (w *Worker) Run(ctx context.Context) error {
 		gates:  make(map[string]gateName),
 		answer: announcer.tellGate,
 	}
+	// giveUp ends what is not finished, in the order in which one feeds the next.
+	giveUp := sync.OnceFunc(func() {
+		w.over.Store(true)
+		lanes.stop() // first, so that the end of one call is not the start of another
+		stopCalls(errShutdown)
+		for c := lanes.close(); c != nil; c = c.next {
+			w.stats.givenBack.Add(1)
+			c.envelope.lost.Store(true)
+			acks.done(c.envelope)
+		}
+		w.out.Store(nil)
+		w.lanes.Store(nil)
+		stopAnnouncer()
+		stopRetry()
+		stopSending()
+	})
+	stopHurrying := start(lasting, func(consumed context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-consumed.Done():
+		}
+		select {
+		case <-w.cfg.Ending.Hurried():
+			giveUp() // which settles everything, and so ends Consume
+		case <-consumed.Done():
+		}
+	})
 	var begun sync.Once // Ready is called after each loss of the broker
 	failed := w.cfg.Bus.Consume(ctx, bus.Consumer{
 		Queue:    w.queue(),
@@ -73,22 +101,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	})
 	w.ready.Store(false)
 
-	lanes.stop() // first, so that the end of one call is not the start of another
-	stopCalls(errShutdown)
-	for c := lanes.close(); c != nil; c = c.next {
-		c.envelope.lost.Store(true)
-		acks.done(c.envelope)
-	}
-	w.out.Store(nil)
-	w.lanes.Store(nil)
-	stopAnnouncer()
-	stopRetry()
-	stopSending()
+	stopHurrying()
+	giveUp()
 	stopAcks()
 	w.gates.close()
 	if err := publisher.Close(); err != nil && failed == nil {
 		w.log.Warnf("close the publisher: %+v", err)
 	}
+	w.tellCut()
 	return errors.Wrapf(failed, "worker %s: consume", w.service)
 }
 
@@ -134,6 +154,9 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	}
 	answer, err := c.route.serve(c, &c.raw)
 	took := time.Since(begun)
+	if w.over.Load() {
+		w.stats.stopped.Add(1)
+	}
 	code := codeOf(err)
 	late := errors.Is(err, errLate)
 	switch {

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/commonpb"
 )
@@ -22,8 +25,9 @@ func TestStoppingLosesNothing(t *testing.T) {
 	g := newGate(t, b, bus.NewTopology(""), "g1")
 	handled := make(chan struct{}, envelopes*each)
 	var calls atomic.Int32
+	ending := parts.NewEnding()
 	replica := func() *Worker {
-		w := New("game", Config{Bus: b, Log: quiet(), Prefetch: 4, Concurrency: 3})
+		w := New("game", Config{Bus: b, Log: quiet(), Prefetch: 4, Concurrency: 3, Ending: ending})
 		Handle(w, "game.move", func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
 			calls.Add(1)
 			handled <- struct{}{}
@@ -60,6 +64,9 @@ func TestStoppingLosesNothing(t *testing.T) {
 	if n := int(first.Stats().Replies); n != took || took%each != 0 {
 		t.Errorf("the first replica handled %d and had %d replies confirmed, want whole envelopes of both", took, n)
 	}
+	if cut := ending.Cut(); len(cut) > 0 {
+		t.Errorf("all was finished, and %q was cut off", cut)
+	}
 	run(t, replica())
 	seen := make(map[uint32]bool)
 	for range envelopes * each {
@@ -76,7 +83,8 @@ func TestStoppingLosesNothing(t *testing.T) {
 
 func TestHandlersThatTakeTooLongAreStopped(t *testing.T) {
 	b := newMem(t)
-	w := New("auth", Config{Bus: b, Log: quiet(), DrainTimeout: 50 * time.Millisecond})
+	ending := parts.NewEnding()
+	w := New("auth", Config{Bus: b, Log: quiet(), DrainTimeout: 50 * time.Millisecond, Ending: ending})
 	entered := make(chan struct{}, 1)
 	ended := make(chan error, 1)
 	Handle(w, "auth.find", func(ctx context.Context, _ *authpb.FindRequest) (*authpb.FindResponse, error) {
@@ -100,6 +108,78 @@ func TestHandlersThatTakeTooLongAreStopped(t *testing.T) {
 		t.Error("the handler's context did not end")
 	}
 	wantCode(t, g.reply(), codes.Unavailable)
+	if cut := ending.Cut(); !slices.Equal(cut, []string{"auth worker: 1 handlers that were stopped"}) {
+		t.Errorf("%q was cut off", cut)
+	}
+}
+
+// A worker that may take an hour is hurried: the handler that runs is stopped and
+// its client hears so, and what waited behind it goes to the next replica.
+func TestAHurriedWorkerGivesUpAtOnce(t *testing.T) {
+	b := newMem(t)
+	ending := parts.NewEnding()
+	w := New("game", Config{Bus: b, Log: quiet(), DrainTimeout: time.Hour, Ending: ending})
+	entered := make(chan struct{}, 1)
+	Handle(w, "game.move", func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	eventually(t, "the worker consumes", func() bool { return w.Health() == nil })
+	g := newGate(t, b, bus.NewTopology(""), "g1")
+	g.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1})
+	g.send("game.move", bus.Request{Session: 1, Sequence: 2, User: 1})
+	<-entered
+	eventually(t, "the second request waits", func() bool { waiting, _, _ := w.lanes.Load().load(); return waiting == 1 })
+	cancel()
+	ending.Hurry()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(wait):
+		t.Fatal("the worker does not hurry")
+	}
+	if r := g.reply(); r.Sequence != 1 || r.Code == 0 {
+		t.Errorf("got the reply %+v", r)
+	}
+	want := []string{"game worker: 1 handlers that were stopped", "game worker: 1 requests that go to another replica, or wait for one"}
+	if cut := ending.Cut(); !slices.Equal(cut, want) {
+		t.Errorf("%q was cut off, want %q", cut, want)
+	}
+	run(t, with(New("game", Config{Bus: b, Log: quiet()}), "game.move"))
+	if r := g.reply(); r.Sequence != 2 || r.Code != 0 {
+		t.Errorf("got %+v from the next replica", r)
+	}
+}
+
+// Where the broker takes no replies, a hurried worker does not try again until
+// its time is over.
+func TestAHurriedWorkerGivesUpItsReplies(t *testing.T) {
+	b := &faultyBus{Bus: newMem(t)}
+	ending := parts.NewEnding()
+	w := with(New("game", Config{Bus: b, Log: quiet(), DrainTimeout: time.Hour, Ending: ending}), "game.move")
+	stop := run(t, w)
+	g := newGate(t, b.Bus, bus.NewTopology(""), "g1")
+	b.fail(bus.ErrUnavailable)
+	g.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1})
+	eventually(t, "the request is handled", func() bool { return w.Stats().Handled == 1 })
+	ending.Hurry()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if cut := ending.Cut(); len(cut) != 1 || !strings.HasPrefix(cut[0], "game worker: 1 replies") {
+		t.Errorf("%q was cut off", cut)
+	}
+	b.fail(nil)
+	run(t, with(New("game", Config{Bus: b, Log: quiet()}), "game.move"))
+	if r := g.reply(); r.Sequence != 1 || r.Code != 0 {
+		t.Errorf("got %+v", r)
+	}
 }
 
 // While the broker takes no replies until the worker's end, a request is not

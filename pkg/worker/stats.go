@@ -24,12 +24,30 @@ type Stats struct {
 	GoneGates   uint64 // taken off a user, because the broker does not know them
 }
 
+// tellCut tells what the worker did not finish.
+func (w *Worker) tellCut() {
+	for _, c := range []struct {
+		n    *atomic.Uint64
+		what string
+	}{
+		{&w.stats.stopped, "handlers that were stopped"},
+		{&w.stats.givenBack, "requests that go to another replica, or wait for one"},
+		{&w.stats.lostReplies, "replies that the broker did not take, whose requests will be handled again"},
+	} {
+		if n := c.n.Load(); n > 0 {
+			w.cfg.Ending.CutOff("%s worker: %d %s", w.service, n, c.what)
+			w.log.Warnf("the worker ends with %d %s", n, c.what)
+		}
+	}
+}
+
 // counters are the Stats while they are counted.
 type counters struct {
 	handled, expired, panics, unknownAcks      atomic.Uint64
 	malformed, redelivered, announced          atomic.Uint64
 	replies, goneReplies, lateReplies, retries atomic.Uint64
 	pushes, goneGates                          atomic.Uint64
+	stopped, givenBack, lostReplies            atomic.Uint64 // at the end, see tellCut
 	failed                                     [codes.Unauthenticated + 1]atomic.Uint64
 }
 

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 )
 
@@ -49,6 +50,9 @@ type Config struct {
 	// context ended; 10 s where it is 0. What is not done then is handled again by
 	// another replica.
 	DrainTimeout time.Duration
+
+	// Ending, if set, may cut DrainTimeout short, and is told what was cut off.
+	Ending *parts.Ending
 
 	// MaxReply bounds the data of a reply or push in bytes, 8 MiB where it is 0. A
 	// larger reply becomes RESOURCE_EXHAUSTED, a larger push an error.
@@ -96,6 +100,7 @@ type Worker struct {
 
 	started atomic.Bool
 	ready   atomic.Bool
+	over    atomic.Bool            // the time to finish is over: calls that run are stopped
 	out     atomic.Pointer[outbox] // while Run runs
 	lanes   atomic.Pointer[lanes]  // while Run runs
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/workers"
@@ -30,6 +31,7 @@ type Config struct {
 	Database      string        // a URL
 	DatabaseWait  time.Duration // for one that does not answer yet
 	AuthAddresses []string
+	GRPC          grpcauth.Config // of the calls between services
 	Gate          gate.Config
 	Workers       workers.Process
 	Data          string // the folder of a process that has everything in it
@@ -44,6 +46,7 @@ func (c *Config) GateSettings(s settings.Set) {
 	c.commonSettings(s)
 	c.Gate.Settings(s.Group("Gate"))
 	c.authSettings(s)
+	c.GRPC.Settings(s.Group("Calls between services"))
 	c.productionSettings(s)
 }
 
@@ -55,6 +58,7 @@ func (c *Config) WorkerSettings(s settings.Set) {
 	c.Workers.AuthSettings(s.Group("Auth worker").Of("auth"))
 	c.authSettings(s.Of("chat"))
 	c.Workers.EmailSettings(s.Group("Email worker").Of("email"))
+	c.GRPC.Settings(s.Group("Calls between services"))
 	c.productionSettings(s)
 }
 

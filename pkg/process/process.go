@@ -134,7 +134,11 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if p.Events, err = events.New(events.Config{Topology: p.topology, URL: p.RabbitMQ}, p.log); err != nil {
 		return err
 	}
-	if p.Users, err = authrpc.New(authrpc.Config{Addresses: p.AuthAddresses}); err != nil {
+	calls, err := p.secure(names, withGate)
+	if err != nil {
+		return err
+	}
+	if p.Users, err = authrpc.New(authrpc.Config{Addresses: p.AuthAddresses, Options: calls}); err != nil {
 		return err
 	}
 	p.Parts.Closing("calls of the auth service", p.Users)

@@ -3,12 +3,11 @@ package process
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 
+	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/workers"
 )
 
@@ -22,7 +21,7 @@ type checked interface{ Insecure() []string }
 
 // CheckGate says what of the settings a gate refuses.
 func (c *Config) CheckGate([]string) error {
-	return c.refuse(slices.Concat(c.insecure(), insecureOf(&c.Gate), exposed("gate-grpc", c.Gate.GRPC)))
+	return c.refuse(slices.Concat(c.insecure(), insecureOf(&c.Gate), c.exposed("gate-grpc", c.Gate.GRPC)))
 }
 
 // CheckWorkers says what of the settings, and of the names, workers refuse.
@@ -32,7 +31,7 @@ func (c *Config) CheckWorkers(names []string) error {
 		all = append(all, insecureDatabase(c.Database)...)
 	}
 	if slices.Contains(names, "auth") {
-		all = slices.Concat(all, insecureOf(&c.Workers.Auth), exposed("auth-grpc", c.Workers.AuthGRPC))
+		all = slices.Concat(all, insecureOf(&c.Workers.Auth), c.exposed("auth-grpc", c.Workers.AuthGRPC))
 	}
 	if slices.Contains(names, "email") {
 		all = append(all, c.Workers.InsecureEmail()...)
@@ -95,13 +94,9 @@ func credentials(address string) (name, password string, ok bool) {
 
 // exposed refuses a gRPC server that other machines can reach while nobody has to
 // prove who calls.
-func exposed(setting, address string) []string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || host == "localhost" {
+func (c *Config) exposed(setting, address string) []string {
+	if !errors.Is(c.GRPC.Check(address), grpcauth.ErrOpen) {
 		return nil
 	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
-		return nil
-	}
-	return []string{fmt.Sprintf("%s: other machines reach %s, and nobody has to prove who calls; listen on a loopback address", setting, address)}
+	return []string{fmt.Sprintf("%s: other machines reach %s, and nobody has to prove who calls; set grpc-cert, grpc-key and grpc-ca, or service-token, or listen on a loopback address", setting, address)}
 }

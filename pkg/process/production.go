@@ -58,6 +58,12 @@ func insecureOf(part any) []string {
 	return nil
 }
 
+// development is the password, and the service token, that compose.yaml has where
+// nobody gives another one.
+const development = "minigate-dev"
+
+const known = "it has the password of compose.yaml, which is known to everybody; give your own"
+
 // insecure is what all processes have.
 func (c *Config) insecure() (all []string) {
 	switch name, password, ok := credentials(c.RabbitMQ); {
@@ -65,9 +71,19 @@ func (c *Config) insecure() (all []string) {
 		all = append(all, "rabbitmq: it has no password; name a user of your own and its password in the URL")
 	case name == "guest" && password == "guest":
 		all = append(all, "rabbitmq: user guest and password guest are known to everybody; name a user of your own")
+	case password == development:
+		all = append(all, "rabbitmq: "+known)
 	}
-	if _, password, _ := credentials(c.Redis); password == "" {
+	switch _, password, _ := credentials(c.Redis); password {
+	case "":
 		all = append(all, "redis: it has no password; set one in Redis, and here as redis://:PASSWORD@HOST:PORT/DB")
+	case development:
+		all = append(all, "redis: "+known)
+	}
+	for token := range strings.SplitSeq(c.GRPC.Tokens, ",") {
+		if strings.TrimSpace(token) == development {
+			all = append(all, "service-token: it is that of compose.yaml, which is known to everybody; give your own")
+		}
 	}
 	return all
 }
@@ -76,8 +92,11 @@ func insecureDatabase(address string) []string {
 	if strings.HasPrefix(address, "sqlite:") {
 		return nil // a file, which has its own rights
 	}
-	if _, password, _ := credentials(address); password == "" {
+	switch _, password, _ := credentials(address); password {
+	case "":
 		return []string{"database: it has no password; name a user of your own and its password in the URL"}
+	case development:
+		return []string{"database: " + known}
 	}
 	return nil
 }

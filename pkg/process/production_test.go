@@ -75,6 +75,13 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 		{name: "no user of RabbitMQ", settings: append(slices.Clone(good), "--rabbitmq", "amqp://broker/"), refused: []string{"rabbitmq"}},
 		{name: "no password of RabbitMQ", settings: append(slices.Clone(good), "--rabbitmq", "amqp://me@broker/"), refused: []string{"rabbitmq"}},
 		{name: "no password of Redis", settings: append(slices.Clone(good), "--redis", "redis://redis:6379"), refused: []string{"redis"}},
+		{
+			name: "as compose.yaml comes", workers: []string{"auth"}, refused: []string{"rabbitmq", "redis", "service-token", "database"},
+			settings: []string{
+				"--rabbitmq", "amqp://minigate:minigate-dev@rabbitmq:5672/", "--redis", "redis://:minigate-dev@redis:6379/0",
+				"--database", "mysql://minigate:minigate-dev@mysql:3306/minigate", "--service-token", "new, minigate-dev", "--auth-grpc", ":7102",
+			},
+		},
 		{name: "no password of MySQL", workers: []string{"auth"}, settings: append(slices.Clone(worker), "--database", "mysql://me@db/n"), refused: []string{"database"}},
 	} {
 		for _, production := range []string{"true", "false"} {

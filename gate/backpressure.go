@@ -12,7 +12,8 @@ import (
 //   - from a session that was told that the broker is not available, until it is
 //     or until the next tick, so that who asks again is told again, at a pace;
 //   - from all sockets of a publisher's loops, while it holds half of what it may,
-//     until it holds a quarter.
+//     until it holds a quarter;
+//   - from a session that is to leave, because the gate ends.
 //
 // What was read before is never lost: it is answered, or waits in the session.
 type backpressure struct {
@@ -28,7 +29,7 @@ func (s *session) wanted() bool {
 	if s.state >= closing { // read to see its end
 		return true
 	}
-	if s.isFull || s.isRefused {
+	if s.isFull || s.isRefused || s.isLeaving {
 		return false
 	}
 	l := s.loop
@@ -47,9 +48,9 @@ func (s *session) fill() {
 	}
 }
 
-// answeredOne lets a session go on that was full, at the end of the turn.
+// answeredOne lets a session go on that was full, at the end of the turn, or leave.
 func (s *session) answeredOne() {
-	if s.isFull && len(s.pending) < s.loop.gate.cfg.Limits.InFlight {
+	if s.isFull && len(s.pending) < s.loop.gate.cfg.Limits.InFlight || s.isLeaving && len(s.pending) == 0 {
 		s.loop.answered = append(s.loop.answered, s)
 	}
 }
@@ -59,11 +60,18 @@ func (l *loop) resumeAnswered() {
 	for i := 0; i < len(l.answered); i++ {
 		s := l.answered[i]
 		l.answered[i] = nil
-		if !s.isFull || s.state >= closing || len(s.pending) >= l.gate.cfg.Limits.InFlight {
+		if s.state >= closing {
+			l.do(s.conn.resume)
 			continue
 		}
-		s.isFull = false
-		l.do(s.goOn)
+		if len(s.pending) >= l.gate.cfg.Limits.InFlight {
+			continue
+		}
+		if s.isFull {
+			s.isFull = false
+			l.do(s.goOn)
+		}
+		s.leaveWhenDone()
 	}
 	l.answered = l.answered[:0]
 }

@@ -53,6 +53,8 @@ type Config struct {
 	HandshakeTimeout time.Duration // 5 s
 	RequestTimeout   time.Duration // how long a request may wait for its reply; 10 s
 	DrainTimeout     time.Duration // how long requests in flight may still be answered when the gate ends; 5 s
+	DrainRate        int           // clients a second that are sent away when the gate ends; 1,000
+	RetryAfter       time.Duration // when the last of them are to come back, after they were sent away; 2 s
 
 	Limits Limits
 }
@@ -100,6 +102,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.DrainTimeout, 5*time.Second)
+	setDefault(&c.DrainRate, 1000)
+	setDefault(&c.RetryAfter, 2*time.Second)
 	setDefault(&c.Limits.Connections, min(10_000, fileLimit()))
 	setDefault(&c.Limits.InFlight, 64)
 	setDefault(&c.Limits.Message, 1<<20)
@@ -157,7 +161,7 @@ func (c Config) validate() error {
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour || c.Heartbeat%time.Second != 0 {
 		return fmt.Errorf("gate: heartbeat: got %v, want whole seconds from 1s to 1h", c.Heartbeat)
 	}
-	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout, "drain timeout": c.DrainTimeout} {
+	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout, "drain timeout": c.DrainTimeout, "retry after": c.RetryAfter} {
 		if v < 10*time.Millisecond || v > time.Hour {
 			return fmt.Errorf("gate: %s: got %v, want 10ms to 1h", name, v)
 		}
@@ -171,7 +175,7 @@ func (c Config) validate() error {
 		}
 	}
 	for name, v := range map[string]int{
-		"publishers": c.Publishers, "window": c.Window, "connections": l.Connections, "requests in flight": l.InFlight,
+		"drain rate": c.DrainRate, "publishers": c.Publishers, "window": c.Window, "connections": l.Connections, "requests in flight": l.InFlight,
 		"write queue": l.WriteQueue, "write queues": l.WriteQueues, "unfinished": l.Unfinished, "handshakes": l.Handshakes, "groups per session": l.GroupsPerSession,
 		"pending bytes": l.PendingPerPublisher,
 	} {

@@ -20,7 +20,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
@@ -154,8 +153,8 @@ func (g *Gate) WebSocketAddress() string { return g.cfg.WebSocket }
 func (g *Gate) GRPCAddress() string      { return g.cfg.GRPC }
 
 // Run serves until ctx ends, or until something fails that the gate can not do
-// without; it then lets requests in flight be answered, sends everybody away,
-// and returns when all that it started has ended.
+// without; it then takes no more clients, sends away those that it has, each when its
+// requests are answered, and returns when all that it started has ended.
 func (g *Gate) Run(ctx context.Context) (err error) {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -288,56 +287,4 @@ func (g *Gate) startPublishers(p *parts.Parts) error {
 		p.Start(fmt.Sprintf("publisher %d", i), c.Run)
 	}
 	return nil
-}
-
-// drain lets requests in flight be answered, and sends all clients away.
-func (g *Gate) drain(stopAccepting []func()) {
-	g.draining.Store(true)
-	g.await(g.cfg.DrainTimeout, "requests in flight", g.waiting)
-	for _, stop := range stopAccepting {
-		stop()
-	}
-	ctx, cancel := context.WithTimeout(g.base, stopTime)
-	defer cancel()
-	for _, l := range g.loops {
-		_, err := onLoop(ctx, l, func() (struct{}, error) {
-			for _, s := range l.sessions {
-				s.failPending(codes.Unavailable, "the gate is shutting down")
-				s.kick(kickShutdown, "the gate is shutting down")
-			}
-			return struct{}{}, nil
-		})
-		if err != nil {
-			g.log.WithError(err).Warn("send clients away")
-		}
-	}
-	// Who is cut off before it has read its kick may never get to read it.
-	g.await(lingerTime, "clients that have not closed", func(context.Context) bool { return g.stats.Connections.Load() > 0 })
-}
-
-// await waits until there is nothing to wait for, or no time left.
-func (g *Gate) await(limit time.Duration, what string, waiting func(context.Context) bool) {
-	ctx, cancel := context.WithTimeout(g.base, limit)
-	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for waiting(ctx) {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			g.log.Warn("the gate ends without waiting longer for " + what)
-			return
-		}
-	}
-}
-
-// waiting reports whether any request waits for its reply.
-func (g *Gate) waiting(ctx context.Context) bool {
-	for _, l := range g.loops {
-		busy, err := onLoop(ctx, l, func() (bool, error) { return l.busy.first != nil, nil })
-		if busy || err != nil {
-			return true
-		}
-	}
-	return false
 }

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -93,8 +94,8 @@ func runEcho(t testing.TB, b bus.Bus, service string) {
 	})
 }
 
-// TestEnd: requests in flight are answered, new ones refused, and then everybody
-// reads why the gate closes.
+// TestEnd: requests in flight are answered, new ones not taken, and then everybody
+// reads why the gate closes and when to come back.
 func TestEnd(t *testing.T) {
 	r := start(t, withUsers(t))
 	s := serve(t, r.bus, "a", nil)
@@ -113,19 +114,23 @@ func TestEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all are connected", func() bool { return r.gate.stats.Connections.Load() == 8 })
+	idle := r.login(t, overTCP, "")
+	eventually(t, "all are connected", func() bool { return r.gate.stats.Connections.Load() == 9 })
 	ended := make(chan error, 1)
 	begun := time.Now()
 	go func() { ended <- r.stop() }()
-	eventually(t, "the gate drains", r.gate.draining.Load)
-	if m := clients[0].call(request(2, "a.b", "")); failed(t, m) != codes.Unavailable {
-		t.Errorf("a new request: got %+v", m)
+	eventually(t, "the gate drains", r.gate.Draining)
+	for _, c := range []*wire{opened, idle} { // have nothing to wait for
+		if kick := c.ends(); kick != kickDraining {
+			t.Errorf("kick %q", kick)
+		}
+		c.close()
 	}
-	if a := opened.handshake(hi("")); a.Code != 503 || a.RetryAfterMS <= 0 {
-		t.Errorf("a new handshake: got %+v", a)
+	if c, err := r.raw(t, overTCP); err == nil {
+		c.close()
+		t.Error("a gate that ends takes a connection")
 	}
-	opened.ends()
-	opened.close()
+	clients[0].send(request(2, "a.b", "too late"))
 	for _, a := range requests {
 		echo(s, a)
 	}
@@ -133,10 +138,15 @@ func TestEnd(t *testing.T) {
 		if m := c.message(); string(m.Body) != "in flight" {
 			t.Errorf("client %d: got %+v", i, m)
 		}
-		if kick := c.ends(); kick != kickShutdown {
+		if kick := c.ends(); kick != kickDraining { // and no answer to what was not taken
 			t.Errorf("client %d: kick %q", i, kick)
 		}
 		c.close()
+	}
+	select {
+	case a := <-s.got:
+		t.Errorf("a request was taken after its client was sent away: %q", a.Data)
+	default:
 	}
 	if a := parseResponse(t, readAll(t, half)); a.StatusCode != 503 {
 		t.Errorf("who had sent no request: got %+v", a)
@@ -170,6 +180,49 @@ func TestEndAnswersWhatIsLeft(t *testing.T) {
 		t.Errorf("kick %q", kick)
 	}
 	c.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSentAwayAtARate: clients are sent away a few at a time, and told to come back at
+// different times.
+func TestSentAwayAtARate(t *testing.T) {
+	const n, rate = 60, 100
+	r := start(t, func(c *Config) { c.DrainRate, c.RetryAfter = rate, time.Second })
+	clients := make([]*wire, n)
+	for i := range clients {
+		clients[i] = r.login(t, transport(i%2), "")
+	}
+	begun := time.Now()
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	times := make(map[int64]bool)
+	kicked := make(chan int64, n)
+	for _, c := range clients {
+		go func() {
+			p, err := c.read()
+			var k kickBody
+			if err == nil {
+				err = json.Unmarshal(p.Body, &k)
+			}
+			if err != nil || k.Code != kickDraining || k.RetryAfterMS < 250 || k.RetryAfterMS > 1000 {
+				t.Errorf("got %+v, %v", k, err)
+			}
+			c.close()
+			kicked <- k.RetryAfterMS
+		}()
+	}
+	for range n {
+		times[<-kicked] = true
+	}
+	// All but those of the first two steps have waited.
+	if took := time.Since(begun); took < 400*time.Millisecond {
+		t.Errorf("%d clients were sent away within %v, at %d a second", n, took, rate)
+	}
+	if len(times) < n/4 {
+		t.Errorf("%d clients come back at %d different times", n, len(times))
+	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
@@ -221,7 +274,7 @@ func TestEndWithStubbornClients(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	if kick := c.ends(); kick != kickShutdown {
+	if kick := c.ends(); kick != kickDraining {
 		t.Errorf("kick %q", kick)
 	}
 }

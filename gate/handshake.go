@@ -70,7 +70,7 @@ func (s *session) handshake(body []byte) {
 		s.refuse(handshakeAnswer{Code: 503, Message: "the gate is full", RetryAfterMS: retryAfterMillis})
 		return
 	case g.draining.Load():
-		s.refuse(handshakeAnswer{Code: 503, Message: "the gate is shutting down", RetryAfterMS: retryAfterMillis})
+		s.refuse(handshakeAnswer{Code: 503, Message: "the gate is shutting down", RetryAfterMS: g.comeBack()})
 		return
 	}
 	s.fragment = h.Sys.Fragment

@@ -52,7 +52,11 @@ func (s *session) kick(code, reason string) {
 	if len(reason) > maxReason {
 		reason = reason[:maxReason]
 	}
-	body, err := json.Marshal(kickBody{Code: code, Reason: reason})
+	kick := kickBody{Code: code, Reason: reason}
+	if code == kickDraining || code == kickShutdown {
+		kick.RetryAfterMS = g.comeBack()
+	}
+	body, err := json.Marshal(kick)
 	if err != nil {
 		g.log.WithError(err).Error("encode a kick")
 		s.conn.close()

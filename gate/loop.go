@@ -37,6 +37,7 @@ type loop struct {
 	now      int64 // milliseconds from the gate's beginning to this turn's
 	wall     int64 // the same instant in Unix milliseconds, which other processes read
 	shard    *bus.Coalescer[ref]
+	present  []*session // that are still to be told that the gate ends
 	dirty    []*session // have bytes to write at the end of this turn
 	backpressure
 

@@ -64,10 +64,6 @@ func (s *session) publish(m *codec.Message) {
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests in flight", g.cfg.Limits.InFlight))
 		return
 	}
-	if g.draining.Load() {
-		s.reject(m, &p, codes.Unavailable, "the gate is shutting down")
-		return
-	}
 	if g.cfg.Bus.State() != bus.Up || !g.canReply.Load() {
 		s.reject(m, &p, codes.Unavailable, "the broker is not available")
 		s.refuseInput()

@@ -48,7 +48,7 @@ type session struct {
 	inWheel, isBusy, isDirty bool
 	counted                  bool // against the limits of connections
 	// Why nothing is read from the client: see backpressure.
-	isFull, isRefused, isHeld bool
+	isFull, isRefused, isHeld, isLeaving bool
 }
 
 // state is how far a session has come.
@@ -349,6 +349,9 @@ func (s *session) expired() {
 func (s *session) end(reason string) {
 	if s.state >= closing {
 		return
+	}
+	if s.isFull || s.isRefused || s.isHeld || s.isLeaving {
+		s.loop.answered = append(s.loop.answered, s) // its end is to be read
 	}
 	s.state = closing
 	s.leave(reason)

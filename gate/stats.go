@@ -28,6 +28,7 @@ type Stats struct {
 	EventsDropped       atomic.Int64     // that could not be published
 	Panics              atomic.Int64     // caught while a session was being served
 	Errors              [17]atomic.Int64 // answered, by gRPC code
+	CutOff              atomic.Int64     // clients whose requests the gate did not wait for at its end
 	PausedInFlight      atomic.Int64     // times that a session was not read for its requests in flight
 	PausedBroker        atomic.Int64     // times that a session was not read for want of a broker
 	PausedPublisher     atomic.Int64     // times that a loop read nothing, its publisher being full

@@ -22,8 +22,9 @@ type Reply struct {
 // Call sends a Request in protobuf and reads its answer into out, which may be
 // nil. An error is an *Error. When ctx ends Call returns, and an answer that
 // comes later is dropped; the service may still do what was asked. The same is
-// true of ErrLost, which is never followed by a second attempt. A call that is made
-// while there is no connection waits for the next one where there will be one.
+// true of ErrLost, which is never followed by a second attempt: but for a call that
+// a gate which ends has not taken, which goes to the next one where there will be
+// one, as a call does that is made while there is no connection.
 //
 // Hot path: BenchmarkCall.
 func (c *Client) Call(ctx context.Context, route string, in, out proto.Message) error {
@@ -105,23 +106,35 @@ func (c *Client) do(ctx context.Context, call *call, route string, m *codec.Mess
 	if c.opts.Reconnect != nil {
 		call.token = tokenUseOf(route)
 	}
-	n, err := c.send(ctx, call, route, m, in)
-	if err != nil {
-		return err
+	for {
+		n, err := c.send(ctx, call, route, m, in)
+		if err != nil {
+			return err
+		}
+		select {
+		case err := <-call.finished:
+			if c.opts.Reconnect != nil && untaken(err) {
+				continue // with the next gate
+			}
+			return err
+		case <-ctx.Done():
+		}
+		n.mu.Lock()
+		_, waiting := n.calls[m.ID]
+		delete(n.calls, m.ID)
+		n.mu.Unlock()
+		if !waiting { // the reader has taken it and is about to finish it
+			return <-call.finished
+		}
+		return ended(ctx, route)
 	}
-	select {
-	case err := <-call.finished:
-		return err
-	case <-ctx.Done():
-	}
-	n.mu.Lock()
-	_, waiting := n.calls[m.ID]
-	delete(n.calls, m.ID)
-	n.mu.Unlock()
-	if !waiting { // the reader has taken it and is about to finish it
-		return <-call.finished
-	}
-	return ended(ctx, route)
+}
+
+// untaken reports whether a call was lost that its gate had not taken: one that ends
+// answers all that it took before it says so.
+func untaken(err error) bool {
+	var kick *KickError
+	return errors.Is(err, ErrLost) && errors.As(err, &kick) && kick.Code == "draining"
 }
 
 // send sends m over the newest connection, or over the next one where that has

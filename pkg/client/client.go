@@ -5,7 +5,7 @@
 //
 // It refuses to repeat a call: it does not know whether a call whose connection
 // was lost has been handled. Such a call fails with ErrLost, and its caller
-// decides.
+// decides. Only what a gate that ends says it has not taken is sent again.
 package client
 
 import (

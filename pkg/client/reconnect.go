@@ -14,8 +14,8 @@ import (
 //
 // After a Kick that says so it comes back after the time told, and otherwise after
 // a random time below a bound that doubles with each round through the addresses.
-// Calls whose answer had not come fail with ErrLost; calls that are made meanwhile
-// wait for the connection until their context ends.
+// Calls whose answer had not come fail with ErrLost, but for those that a gate which
+// ends has not taken; these, and calls that are made meanwhile, wait for the connection until their context ends.
 //
 // It does not come back, and ends with the error, when the gate kicked it as
 // replaced, kicked or protocol_error, when a handshake is answered 400, 401 or

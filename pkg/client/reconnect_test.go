@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,6 +248,31 @@ func TestOtherKicksComeBack(t *testing.T) {
 }
 
 // TestInFlight: a call whose answer did not come is not sent again, and says so.
+// TestUntaken: what a gate that ends has not answered it has not taken, and is sent
+// again to the next; what is lost with any other kick is not.
+func TestUntaken(t *testing.T) {
+	s := newStates()
+	var asked atomic.Int32
+	g := newGate(t, false, func(c *conn, m *codec.Message) {
+		if asked.Add(1) == 1 {
+			c.send(codec.Kick, 0, fmt.Appendf(nil, `{"code":%q,"retry_after_ms":10}`, m.Body))
+			return
+		}
+		c.reply(m, "", m.Data, m.Body)
+	})
+	c := dial(t, g, client.Options{Reconnect: s.quick()})
+	reply, err := c.CallRaw(t.Context(), "test.echo", codec.Text, "", []byte("draining"))
+	if err != nil || string(reply.Body) != "draining" || asked.Load() != 2 {
+		t.Errorf("got %q, %v, after %d requests", reply.Body, err, asked.Load())
+	}
+	for _, code := range []string{"shutting_down", "slow_consumer"} {
+		asked.Store(0)
+		if _, err := c.CallRaw(t.Context(), "test.echo", codec.Text, "", []byte(code)); !errors.Is(err, client.ErrLost) || asked.Load() != 1 {
+			t.Errorf("%s: %v, after %d requests", code, err, asked.Load())
+		}
+	}
+}
+
 func TestInFlight(t *testing.T) {
 	s := newStates()
 	var mu sync.Mutex

@@ -65,7 +65,7 @@ func TestDev(t *testing.T) {
 
 	p.signal(t, syscall.SIGTERM)
 	p.ends(t, 0)
-	ended(t, alice.Client, "shutting_down")
+	ended(t, alice.Client, "draining")
 	p = d.start(t)
 
 	again := alice.again(t, d.ws)

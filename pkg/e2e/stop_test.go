@@ -2,15 +2,13 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/client"
@@ -83,7 +81,11 @@ func TestGateStops(t *testing.T) {
 	w.worker("echo")
 	g, stays := w.gate(), w.gate()
 	w.consumed("echo", 1)
-	refused := func(c *client.Client, err error) bool { return status.Code(err) == codes.Unavailable }
+	// Its client ended because the gate has not taken it.
+	refused := func(_ *client.Client, err error) bool {
+		var kick *client.KickError
+		return errors.As(err, &kick) && kick.Code == "draining"
+	}
 	e := echo(t, 40, refused, g.tcp, g.ws)
 	other := echo(t, 2, func(*client.Client, error) bool { return false }, stays.tcp, stays.ws)
 	e.reaches(400)
@@ -94,7 +96,7 @@ func TestGateStops(t *testing.T) {
 	t.Logf("the gate ended after %v", time.Since(begun).Round(time.Millisecond))
 	e.running.Wait() // its clients end by themselves
 	for _, c := range e.clients {
-		ended(t, c, "shutting_down")
+		ended(t, c, "draining")
 	}
 	other.reaches(20)
 	close(other.stop)

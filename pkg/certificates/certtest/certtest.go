@@ -136,3 +136,11 @@ func sign(t testing.TB, template, parent *x509.Certificate, public crypto.Public
 	}
 	return c, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
+
+// Pool has the authority alone.
+func (a *Authority) Pool(t testing.TB) *x509.CertPool {
+	t.Helper()
+	p := x509.NewCertPool()
+	p.AddCert(a.certificate)
+	return p
+}

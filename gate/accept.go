@@ -75,7 +75,11 @@ func (g *Gate) acceptAll(listener int, t transport, next int) (taken int, err er
 			return taken, err
 		}
 		taken++
-		admitted, counted := g.admit(address)
+		of := address
+		if g.cfg.ProxyFrom.Contains(address) {
+			of = netip.Addr{} // whose it is, its PROXY header will say
+		}
+		admitted, counted := g.admit(of)
 		if !admitted {
 			_ = unix.Close(fd)
 			continue
@@ -83,7 +87,7 @@ func (g *Gate) acceptAll(listener int, t transport, next int) (taken int, err er
 		l := g.loops[(next+taken)%len(g.loops)]
 		if !l.post(func() { l.poller.take(fd, t, address, counted) }) {
 			_ = unix.Close(fd) // the gate has ended
-			g.forget(address, counted)
+			g.forget(of, counted, counted && of.IsValid())
 		}
 	}
 }

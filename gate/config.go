@@ -16,6 +16,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/presence"
+	"github.com/motto123/minigate/pkg/proxyprotocol"
 )
 
 // Config is what a gate needs. Zero values of the settings mean the defaults
@@ -30,6 +31,13 @@ type Config struct {
 	// AdvertiseGRPC is the host:port by which workers reach the Gate service;
 	// GRPC where it is empty.
 	AdvertiseGRPC string
+
+	// ProxyFrom are the proxies before the gate: their connections, and no others,
+	// begin with a PROXY header that says whose they are.
+	ProxyFrom proxyprotocol.Trusted
+	// Origins are the web pages that may open a WebSocket. Pages from the host that
+	// they connect to always may, and so may clients that are no browsers.
+	Origins Origins
 
 	Bus      bus.Bus
 	Topology bus.Topology

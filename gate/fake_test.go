@@ -91,7 +91,7 @@ func (l *loop) fakeSession() (*session, *fakeConn) {
 	address := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	_, counted := l.gate.admit(address)
 	s := newSession(l, c, overTCP, address)
-	s.counted = counted
+	s.counted, s.byAddress = counted, counted
 	c.session = s
 	return s, c
 }

@@ -54,6 +54,10 @@ type Gate struct {
 	unsent     atomic.Int64 // bytes that wait for slow clients
 	slow       atomic.Int64 // clients that they wait for
 	draining   atomic.Bool
+
+	refusedAt     atomic.Int64 // when one was logged, as sinceBegan
+	refusedUnsaid atomic.Int64 // how many were not
+
 	handshakes chan struct{} // a place for each token that is being verified
 	verifiers  sync.WaitGroup
 	events     chan event

@@ -113,6 +113,9 @@ func (g *Gate) dictionaryJSON(n int) []byte {
 	return c.json
 }
 
+// sinceBegan is the time since Run, in milliseconds and never 0.
+func (g *Gate) sinceBegan() int64 { return time.Since(g.began).Milliseconds() + 1 }
+
 // tick lets time pass on all loops.
 func (g *Gate) tick(ctx context.Context) {
 	ticker := time.NewTicker(wheelTick * time.Millisecond)
@@ -149,8 +152,8 @@ func (g *Gate) panicked(p any) {
 // told so.
 func (l Limits) overLimit() int { return min(1000, l.Connections/10+1) }
 
-// admit counts a connection. One that is admitted but not counted is to be told
-// that the gate is full.
+// admit counts a connection, against no address where that is not valid. One that
+// is admitted but not counted is to be told that the gate is full.
 func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
 	l := g.cfg.Limits
 	g.limits.Lock()
@@ -163,18 +166,41 @@ func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
 	if g.limits.connections >= l.Connections {
 		return true, false
 	}
-	if l.ConnectionsPerIP > 0 {
-		if g.limits.of[address] >= l.ConnectionsPerIP {
-			return true, false
-		}
-		g.limits.of[address]++
+	if address.IsValid() && !g.countAddress(address) {
+		return true, false
 	}
 	g.limits.connections++
 	return true, true
 }
 
+// admitAddress counts a connection of which only now is known whose it is. Where it
+// is not counted, it is to be told that the gate is full.
+func (g *Gate) admitAddress(address netip.Addr) bool {
+	g.limits.Lock()
+	defer g.limits.Unlock()
+	if g.countAddress(address) {
+		return true
+	}
+	g.limits.connections--
+	return false
+}
+
+// countAddress counts a connection of an address, if it may have one more.
+// g.limits is held.
+func (g *Gate) countAddress(address netip.Addr) bool {
+	most := g.cfg.Limits.ConnectionsPerIP
+	if most == 0 {
+		return true
+	}
+	if g.limits.of[address] >= most {
+		return false
+	}
+	g.limits.of[address]++
+	return true
+}
+
 // forget counts a connection less.
-func (g *Gate) forget(address netip.Addr, counted bool) {
+func (g *Gate) forget(address netip.Addr, counted, byAddress bool) {
 	g.limits.Lock()
 	defer g.limits.Unlock()
 	g.stats.Connections.Add(-1)
@@ -182,7 +208,7 @@ func (g *Gate) forget(address netip.Addr, counted bool) {
 		return
 	}
 	g.limits.connections--
-	if g.cfg.Limits.ConnectionsPerIP > 0 {
+	if byAddress && g.cfg.Limits.ConnectionsPerIP > 0 {
 		if g.limits.of[address]--; g.limits.of[address] <= 0 {
 			delete(g.limits.of, address)
 		}

@@ -46,7 +46,7 @@ type session struct {
 	busyNext, busyPrevious   *session
 	wheelSlot                int16
 	inWheel, isBusy, isDirty bool
-	counted                  bool // against the limits of connections
+	counted, byAddress       bool // against the limits of connections, and of those of one address
 	// Why nothing is read from the client: see backpressure.
 	isFull, isRefused, isHeld, isLeaving bool
 }
@@ -391,5 +391,5 @@ func (s *session) disconnected() {
 	}
 	s.state = closed
 	s.loop.remove(s)
-	s.loop.gate.forget(s.address, s.counted)
+	s.loop.gate.forget(s.address, s.counted, s.byAddress)
 }

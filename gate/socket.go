@@ -13,6 +13,7 @@ import (
 type socket struct {
 	session session
 	poller  *poller
+	proxied *proxied   // nil but while a PROXY header is to come
 	web     *webSocket // nil over TCP
 	unsent  []byte
 	fd      int32 // -1 when closed
@@ -20,19 +21,23 @@ type socket struct {
 	readable bool // there may be something to read
 	hungUp   bool // the client has closed its side: the end is behind what is read
 	finished bool // to be shut down when all is sent
+	first    bool // nothing has come yet
 }
 
 // open makes a session of a connection that was accepted. It owns fd.
 func (p *poller) take(fd int, t transport, address netip.Addr, counted bool) {
 	l := p.loop
-	s := &socket{poller: p, fd: int32(fd)}
+	s := &socket{poller: p, fd: int32(fd), first: true}
+	if l.gate.cfg.ProxyFrom.Contains(address) {
+		s.proxied, s.first = new(proxied), false
+	}
 	var c conn = s
 	if t == overWebSocket {
 		s.web = &webSocket{stream: s, session: &s.session}
 		c = s.web
 	}
 	s.session.init(l, c, t, address)
-	s.session.counted = counted
+	s.session.counted, s.session.byAddress = counted, counted && s.proxied == nil
 	if err := p.keep(s); err != nil {
 		l.gate.log.WithError(err).Warn("take a connection")
 		s.close()
@@ -59,15 +64,30 @@ func (s *socket) read() {
 		}
 		// A short read has emptied the socket: what comes later is another event.
 		s.readable = n == len(s.poller.in) || s.hungUp
-		b := s.poller.in[:n]
-		if s.web != nil {
-			s.web.received(b)
-		} else {
-			s.session.received(b)
-		}
+		s.received(s.poller.in[:n])
 	}
 	if s.fd >= 0 && s.readable {
 		s.poller.loop.post(s.resume) // the others first
+	}
+}
+
+// received takes bytes as they came from the network.
+func (s *socket) received(b []byte) {
+	if s.first {
+		s.first = false
+		if s.unexpected(b) {
+			return
+		}
+	}
+	if s.proxied != nil {
+		if b = s.header(b); len(b) == 0 {
+			return
+		}
+	}
+	if s.web != nil {
+		s.web.received(b)
+	} else {
+		s.session.received(b)
 	}
 }
 

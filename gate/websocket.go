@@ -248,7 +248,7 @@ func (w *webSocket) upgrade(b []byte) []byte {
 		return nil
 	}
 	answer := new(bytes.Buffer)
-	_, err := ws.Upgrader{}.Upgrade(struct {
+	_, err := w.upgrader().Upgrade(struct {
 		io.Reader
 		io.Writer
 	}{bytes.NewReader(b[:end]), answer})

@@ -37,6 +37,15 @@ type Config struct {
 	// Profiles, if set, is a folder for processor and heap profiles of all
 	// processes in the two main loads, which are run once more for them.
 	Profiles string
+	// Million measures many sessions at once instead: so many, held for so long,
+	// over "tcp" or "websocket".
+	Million  bool
+	Sessions int
+	Hold     time.Duration
+	Over     string
+
+	perProcess int // of the sessions, for tests; 0 is as many as there may be
+
 	// Progress gets a line for each line of the table, when it is there.
 	Progress io.Writer
 }
@@ -48,6 +57,10 @@ func (c *Config) Settings(s settings.Set) {
 	s.Int(&c.Connections, "connections", 10_000, 100, fullConnections, "idle connections, and members of the group that is pushed to")
 	s.Bool(&c.Full, "full", false, fmt.Sprintf("hold %d idle connections", fullConnections))
 	s.Bool(&c.Quick, "quick", false, "only look whether everything works")
+	s.Bool(&c.Million, "million", false, "measure a million sessions at once instead")
+	s.Int(&c.Sessions, "sessions", 1_000_000, 1, 10_000_000, "how many they are")
+	s.Duration(&c.Hold, "hold", 10*time.Minute, time.Second, 24*time.Hour, "how long they are held")
+	s.Text(&c.Over, "over", "tcp", "what they are held over", "tcp", "websocket")
 	s.Text(&c.Profiles, "profiles", "", "folder for profiles of all processes in the two main loads")
 }
 
@@ -69,7 +82,8 @@ type bench struct {
 	report   *Report
 	children []*process
 
-	profiles, profiled string // while profiles are taken: folder, and the load's name
+	profiles, profiled string   // while profiles are taken: folder, and the load's name
+	variables          []string // of the gates' environment
 }
 
 // Run measures everything, and ends what it has started.
@@ -92,14 +106,21 @@ func Run(ctx context.Context, cfg Config) (report *Report, err error) {
 	if b.Duration <= 0 || b.Connections <= 0 {
 		return nil, fmt.Errorf("bench: got a duration of %v and %d connections, want more than 0", b.Duration, b.Connections)
 	}
-	b.report = &Report{Began: time.Now().UTC().Truncate(time.Second), Quick: b.Quick, Duration: b.Duration.Seconds(), progress: b.Progress}
+	parts := []func(context.Context) error{
+		b.broker, b.echoes, b.paths, b.sturdy, b.embedded, b.scale, b.overload, b.collector, b.growth, b.pushes, b.profile,
+	}
+	if b.Million {
+		if b.Sessions <= 0 || b.Hold <= 0 || b.Over != "tcp" && b.Over != "websocket" {
+			return nil, fmt.Errorf("bench: got %d sessions for %v over %q, want more than 0, over tcp or websocket", b.Sessions, b.Hold, b.Over)
+		}
+		parts = []func(context.Context) error{b.million}
+	}
+	b.report = &Report{Began: time.Now().UTC().Truncate(time.Second), Quick: b.Quick, Million: b.Million, Duration: b.Duration.Seconds(), progress: b.Progress}
 	if b.report.Machine, err = thisMachine(b.RabbitMQ); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.stopChildren(0)) }()
-	for _, part := range []func(context.Context) error{
-		b.broker, b.echoes, b.paths, b.embedded, b.idle, b.pushes, b.profile,
-	} {
+	for _, part := range parts {
 		if err := part(ctx); err != nil {
 			return b.report, err
 		}
@@ -113,15 +134,20 @@ func Run(ctx context.Context, cfg Config) (report *Report, err error) {
 
 // Names of lines that others are compared with.
 const (
-	tripName    = "RabbitMQ round trip, 256 in flight"
-	aloneName   = "RabbitMQ round trip, 1 in flight"
-	barePushed  = "push to all, bare gnet over WebSocket"
-	groupBroker = "RabbitMQ alone (amqp091-go)"
-	groupEcho   = "event loop alone (gnet, gobwas/ws)"
-	groupPath   = "client → gate → RabbitMQ → worker → RabbitMQ → gate → client"
-	groupMem    = "the same on the bus in memory, in one process"
-	groupIdle   = "idle sessions"
-	groupPush   = "push of 200 bytes to a group"
+	tripName      = "RabbitMQ round trip, 256 in flight"
+	aloneName     = "RabbitMQ round trip, 1 in flight"
+	sureName      = tripName + ", confirms and acks"
+	sureAloneName = aloneName + ", confirms and acks"
+	groupBroker   = "RabbitMQ alone (amqp091-go)"
+	groupEcho     = "event loop alone (gnet, gobwas/ws)"
+	groupPath     = "client → gate → RabbitMQ → worker → RabbitMQ → gate → client"
+	groupSturdy   = "the same, kept by the broker"
+	groupMem      = "the same on the bus in memory, in one process"
+	groupScale    = "several gates and workers, over TCP"
+	groupLoad     = "latency over load: requests at a fixed rate, over TCP"
+	groupGC       = "settings of the garbage collector of a gate, over TCP"
+	groupIdle     = "idle sessions"
+	groupPush     = "push of 200 bytes to a group, over WebSocket"
 )
 
 // broker measures RabbitMQ alone.
@@ -134,8 +160,11 @@ func (b *bench) broker(ctx context.Context) error {
 		{tripName, roundTrip{inFlight: clients, perMessage: 1}},
 		{tripName + ", 16 requests a message", roundTrip{inFlight: clients, perMessage: 16}},
 		{tripName + ", 64 requests a message", roundTrip{inFlight: clients, perMessage: 64}},
-		{tripName + ", persistent", roundTrip{inFlight: clients, perMessage: 1, persistent: true}},
-		{tripName + ", quorum queue", roundTrip{inFlight: clients, perMessage: 1, persistent: true, quorum: true}},
+		{sureAloneName, roundTrip{inFlight: 1, perMessage: 1, sure: true}},
+		{sureName, roundTrip{inFlight: clients, perMessage: 1, sure: true}},
+		{sureName + ", 64 requests a message", roundTrip{inFlight: clients, perMessage: 64, sure: true}},
+		{sureName + ", persistent", roundTrip{inFlight: clients, perMessage: 1, sure: true, persistent: true}},
+		{sureName + ", quorum queue", roundTrip{inFlight: clients, perMessage: 1, sure: true, persistent: true, quorum: true}},
 	} {
 		t := v.trip
 		t.url, t.payload, t.warmup, t.duration = b.RabbitMQ, payload, b.Duration/3, b.Duration
@@ -163,10 +192,15 @@ func mainShapes() []shape { return []shape{{clients, 1}, {clients, 8}, {1, 1}} }
 
 // drive drives a server from a process of its own.
 func (b *bench) drive(ctx context.Context, address string, s shape, more ...string) (*load.Result, error) {
+	return b.driveFor(ctx, b.Duration, address, s, more...)
+}
+
+// driveFor is drive for another time.
+func (b *bench) driveFor(ctx context.Context, d time.Duration, address string, s shape, more ...string) (*load.Result, error) {
 	args := append([]string{
 		"load", "--json", "--gate", address, "--payload", strconv.Itoa(payload),
 		"--connections", strconv.Itoa(s.connections), "--in-flight", strconv.Itoa(s.inFlight),
-		"--warmup", (b.Duration / 3).String(), "--duration", b.Duration.String(),
+		"--warmup", (d / 3).String(), "--duration", d.String(),
 	}, more...)
 	r := new(load.Result)
 	err := b.output(ctx, "load", r, args...)

@@ -49,10 +49,18 @@ func TestQuick(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	for group, want := range map[string]int{groupBroker: 6, groupEcho: 6, groupPath: 8, groupMem: 6, groupIdle: 4, groupPush: 2} {
+	for group, want := range map[string]int{
+		groupBroker: 9, groupEcho: 6, groupPath: 8, groupSturdy: 4, groupMem: 6, groupScale: 2, groupLoad: 2, groupGC: 2, groupIdle: 10, groupPush: 5,
+	} {
 		if rows[group] != want {
 			t.Errorf("%d lines about %s, want %d", rows[group], group, want)
 		}
+	}
+	if len(r.Profiles) != 4 || len(r.Profiles[0].Parts) == 0 || len(r.Profiles[0].Functions) == 0 || len(r.Profiles[0].Allocations) == 0 {
+		t.Errorf("profiles: %+v", r.Profiles)
+	}
+	if len(r.Curves) != 2 || len(r.Curves[0].Lines[0].Points) != 2 || len(r.Curves[1].Lines[0].Points) != 3 {
+		t.Errorf("curves: %+v", r.Curves)
 	}
 	if r.Machine.RabbitMQ == "" || r.Machine.Cores == 0 {
 		t.Errorf("machine: %+v", r.Machine)

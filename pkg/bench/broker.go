@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,14 +17,17 @@ import (
 )
 
 // roundTrip is the bare round trip through RabbitMQ with amqp091-go alone: a
-// client publishes to a topic exchange, a server acks what it consumes and
-// publishes the same back. Both have publisher confirms and manual acks, as gate
-// and worker have, and a connection of their own.
+// client publishes, a server publishes the same back. Each has one connection, on
+// which writes are joined. It comes in two ways: sure does what a gate and a
+// worker have to do (topic exchanges, publisher confirms, manual acks, as many at
+// once as there are), and otherwise everything is left out that can be: that is
+// the fastest that RabbitMQ passes single messages on.
 type roundTrip struct {
 	url        string
 	inFlight   int // requests
 	perMessage int // requests a message: what coalescing could reach at best
 	payload    int
+	sure       bool
 	persistent bool
 	quorum     bool
 	warmup     time.Duration
@@ -37,23 +41,41 @@ type trips struct {
 }
 
 const (
+	dialTime    = 10 * time.Second
 	longestTrip = int64(time.Minute)
 	stampBytes  = 8
+	tripKey     = "bench.trip"
+	// ackRound is the most deliveries that one ack is for.
+	ackRound = 64
 )
 
 // side is one of the two, with what it publishes and consumes.
 type side struct {
-	conn      *amqp.Connection
-	publisher *amqp.Channel
-	consumer  *amqp.Channel
-	confirms  chan amqp.Confirmation
-	exchange  string
-	in        <-chan amqp.Delivery
+	conn          *amqp.Connection
+	publisher     *amqp.Channel
+	consumer      *amqp.Channel
+	exchange, key string
+	sure          bool
+	mode          uint8
+	unconfirmed   []*amqp.DeferredConfirmation
+	in            <-chan amqp.Delivery
 }
 
-func openSide(url, exchange, inQueue, inExchange string, t roundTrip) (s *side, err error) {
-	s = &side{exchange: exchange}
-	if s.conn, err = amqp.Dial(url); err != nil {
+// openSide opens the side that publishes to one queue and consumes another. Each
+// queue has the name of the exchange that it is bound to.
+func openSide(out, in string, t roundTrip) (s *side, err error) {
+	s = &side{key: out, sure: t.sure, mode: amqp.Transient}
+	if t.persistent {
+		s.mode = amqp.Persistent
+	}
+	s.conn, err = amqp.DialConfig(t.url, amqp.Config{Dial: func(network, address string) (net.Conn, error) {
+		c, err := amqp.DefaultDial(dialTime)(network, address)
+		if err != nil {
+			return nil, err
+		}
+		return newJoined(c), nil
+	}})
+	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	if s.publisher, err = s.conn.Channel(); err != nil {
@@ -62,38 +84,56 @@ func openSide(url, exchange, inQueue, inExchange string, t roundTrip) (s *side, 
 	if s.consumer, err = s.conn.Channel(); err != nil {
 		return s, err
 	}
-	if err = s.publisher.Confirm(false); err != nil {
-		return s, err
-	}
-	s.confirms = s.publisher.NotifyPublish(make(chan amqp.Confirmation, 4096))
-	for _, name := range []string{exchange, inExchange} {
-		if err = s.consumer.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
-			return s, err
-		}
-	}
 	args := amqp.Table{}
 	if t.quorum {
 		args[amqp.QueueTypeArg] = amqp.QueueTypeQuorum
 	}
-	if _, err = s.consumer.QueueDeclare(inQueue, true, false, false, false, args); err != nil {
+	if _, err = s.consumer.QueueDeclare(in, true, false, false, false, args); err != nil {
 		return s, err
 	}
-	if err = s.consumer.QueueBind(inQueue, "bench.trip", inExchange, false, nil); err != nil {
-		return s, err
+	if t.sure {
+		s.exchange, s.key = out, tripKey
+		if err = s.publisher.Confirm(false); err != nil {
+			return s, err
+		}
+		for _, name := range []string{out, in} {
+			if err = s.consumer.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+				return s, err
+			}
+		}
+		if err = s.consumer.QueueBind(in, tripKey, in, false, nil); err != nil {
+			return s, err
+		}
+		if err = s.consumer.Qos(max(ackRound, t.inFlight), 0, false); err != nil {
+			return s, err
+		}
 	}
-	if err = s.consumer.Qos(max(64, t.inFlight), 0, false); err != nil {
-		return s, err
-	}
-	s.in, err = s.consumer.Consume(inQueue, "", false, false, false, false, nil)
+	s.in, err = s.consumer.Consume(in, "", !t.sure, false, false, false, nil)
 	return s, err
 }
 
-func (s *side) publish(ctx context.Context, body []byte, persistent bool) error {
-	mode := amqp.Transient
-	if persistent {
-		mode = amqp.Persistent
+var errNack = errors.New("a message was not confirmed")
+
+// publish publishes, and looks at the confirms that have come.
+func (s *side) publish(body []byte) error {
+	c, err := s.publisher.PublishWithDeferredConfirm(s.exchange, s.key, s.sure, false, amqp.Publishing{DeliveryMode: s.mode, Body: body})
+	if err != nil || !s.sure {
+		return err
 	}
-	return s.publisher.PublishWithContext(ctx, s.exchange, "bench.trip", true, false, amqp.Publishing{DeliveryMode: mode, Body: body})
+	s.unconfirmed = append(s.unconfirmed, c)
+	for len(s.unconfirmed) > 0 {
+		select {
+		case <-s.unconfirmed[0].Done():
+			if !s.unconfirmed[0].Acked() {
+				return errNack
+			}
+			s.unconfirmed = s.unconfirmed[1:]
+			continue
+		default:
+		}
+		break
+	}
+	return nil
 }
 
 // run measures.
@@ -105,14 +145,14 @@ func (t roundTrip) run(ctx context.Context) (result trips, err error) {
 	}()
 	names := bus.NewTopology(fmt.Sprintf("minigate-bench-%d", time.Now().UnixNano()))
 	request, reply := names.RequestExchange(), names.ReplyExchange()
-	server, err := openSide(t.url, reply, request, request, t)
+	server, err := openSide(reply, request, t)
 	if server != nil {
 		defer func() { err = errors.Join(err, server.remove(request)) }()
 	}
 	if err != nil {
 		return trips{}, err
 	}
-	client, err := openSide(t.url, request, reply, reply, t)
+	client, err := openSide(request, reply, t)
 	if client != nil {
 		defer func() { err = errors.Join(err, client.remove(reply)) }()
 	}
@@ -130,11 +170,8 @@ func (t roundTrip) run(ctx context.Context) (result trips, err error) {
 		}
 	}
 	var running sync.WaitGroup
-	for _, s := range []*side{server, client} {
-		running.Go(func() { s.confirmed(ctx, fail) })
-	}
 	running.Go(func() {
-		server.consume(ctx, fail, func(d amqp.Delivery) error { return server.publish(ctx, d.Body, t.persistent) })
+		server.consume(ctx, fail, func(d amqp.Delivery) error { return server.publish(d.Body) })
 	})
 
 	messages := max(1, t.inFlight/t.perMessage)
@@ -166,7 +203,7 @@ func (t roundTrip) run(ctx context.Context) (result trips, err error) {
 			}
 			body := make([]byte, max(t.payload*t.perMessage, stampBytes))
 			binary.BigEndian.PutUint64(body, uint64(time.Since(began)))
-			if err := client.publish(ctx, body, t.persistent); err != nil {
+			if err := client.publish(body); err != nil {
 				fail(err)
 				return
 			}
@@ -188,6 +225,7 @@ func (t roundTrip) run(ctx context.Context) (result trips, err error) {
 }
 
 func (s *side) consume(ctx context.Context, fail func(error), f func(amqp.Delivery) error) {
+	unacked := 0
 	for {
 		select {
 		case d, ok := <-s.in:
@@ -196,26 +234,12 @@ func (s *side) consume(ctx context.Context, fail func(error), f func(amqp.Delive
 				return
 			}
 			err := f(d)
-			if err == nil {
-				err = d.Ack(false)
+			if unacked++; s.sure && (len(s.in) == 0 || unacked == ackRound) {
+				err = errors.Join(err, d.Ack(unacked > 1))
+				unacked = 0
 			}
 			if err != nil {
 				fail(err)
-				return
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// confirmed takes the broker's confirms, without which there is no round trip.
-func (s *side) confirmed(ctx context.Context, fail func(error)) {
-	for {
-		select {
-		case c, ok := <-s.confirms:
-			if !ok || !c.Ack {
-				fail(errors.New("a message was not confirmed"))
 				return
 			}
 		case <-ctx.Done():

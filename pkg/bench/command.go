@@ -24,7 +24,7 @@ type Command struct {
 func (c *Command) Settings(s settings.Set) {
 	c.Config.Settings(s)
 	s.Bool(&c.JSON, "json", false, "print the report as JSON")
-	s.Text(&c.Document, "document", "", "Markdown file that gets the tables, between its lines "+documentBegin+" and "+documentEnd)
+	s.Text(&c.Document, "document", "", "Markdown file that gets the report, between its lines <!-- bench:begin --> and <!-- bench:end -->, and the plots beside it")
 }
 
 // Run measures, and prints each line when it is there.
@@ -64,6 +64,10 @@ func ServeCommand(root func() *cobra.Command) *cobra.Command {
 			switch {
 			case len(args) == 1 && (args[0] == "tcp" || args[0] == "websocket"):
 				return serveBare(cmd.Context(), args[0] == "websocket", os.Stdin)
+			case len(args) == 3 && args[0] == quorumName:
+				return serveQuorum(cmd.Context(), args[1], args[2])
+			case len(args) == 3 && args[0] == holdName:
+				return serveHold(cmd.Context(), args[1], args[2], os.Stdin, os.Stdout)
 			case len(args) > 2 && args[0] == "profiled":
 				return profiled(args[1], func() error {
 					other := root()
@@ -71,7 +75,7 @@ func ServeCommand(root func() *cobra.Command) *cobra.Command {
 					return other.ExecuteContext(cmd.Context())
 				})
 			}
-			return fmt.Errorf("%s: got %q, want tcp, websocket or profiled FILE COMMAND…", serveName, args)
+			return fmt.Errorf("%s: got %q, want tcp, websocket, quorum URL PREFIX, hold ADDRESS CONNECTIONS or profiled FILE COMMAND…", serveName, args)
 		},
 	}
 }

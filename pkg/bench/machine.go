@@ -35,8 +35,8 @@ func thisMachine(rabbitmq string) (m Machine, err error) {
 	}
 	// Elsewhere than on Linux these are not there, and stay unknown.
 	m.Processor = procField("/proc/cpuinfo", "model name", m.Processor)
-	if kilobytes, err := strconv.ParseInt(strings.TrimSuffix(procField("/proc/meminfo", "MemTotal", "0"), " kB"), 10, 64); err == nil {
-		m.Memory = kilobytes << 10
+	if n, err := meminfo("MemTotal"); err == nil {
+		m.Memory = n
 	}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
 		m.Load = strings.Join(strings.Fields(string(load))[:3], ", ")
@@ -59,6 +59,26 @@ func procField(file, name, otherwise string) string {
 	return otherwise
 }
 
+// meminfo is a field of /proc/meminfo, in bytes.
+func meminfo(name string) (int64, error) {
+	text := procField("/proc/meminfo", name, "")
+	kilobytes, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("bench: %s in /proc/meminfo: got %q", name, text)
+	}
+	return kilobytes << 10, nil
+}
+
+// kernelSetting is a number of /proc/sys, if it is there.
+func kernelSetting(name string) (int64, bool) {
+	b, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	return n, err == nil
+}
+
 // clock holds what processor time had been used at some time.
 type clock struct {
 	at        time.Time
@@ -79,8 +99,8 @@ func newClock(processes ...*process) (c clock, err error) {
 	return c, err
 }
 
-// shares says how many processors each process has used since, and all others
-// together, RabbitMQ first among them.
+// shares says how many processors the processes of each name have used since, and
+// all others together, RabbitMQ first among them.
 func (c clock) shares(r *load.Result, processes ...*process) (string, error) {
 	now, err := newClock(processes...)
 	if err != nil {
@@ -89,11 +109,18 @@ func (c clock) shares(r *load.Result, processes ...*process) (string, error) {
 	seconds := now.at.Sub(c.at).Seconds()
 	generator := time.Duration((r.Processor.User + r.Processor.System) * float64(time.Second))
 	rest := now.machine - c.machine - generator
-	var parts []string
+	var parts, names []string
+	byName := make(map[string]time.Duration) // of several gates together
 	for i, p := range processes {
 		used := now.processes[i] - c.processes[i]
 		rest -= used
-		parts = append(parts, fmt.Sprintf("%s %.2f", p.name, used.Seconds()/seconds))
+		if _, ok := byName[p.name]; !ok {
+			names = append(names, p.name)
+		}
+		byName[p.name] += used
+	}
+	for _, name := range names {
+		parts = append(parts, fmt.Sprintf("%s %.2f", name, byName[name].Seconds()/seconds))
 	}
 	parts = append(parts, fmt.Sprintf("load %.2f", generator.Seconds()/seconds), fmt.Sprintf("RabbitMQ and others %.2f", max(0, rest.Seconds())/seconds))
 	return "processors: " + strings.Join(parts, ", "), nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +41,7 @@ type gateProcess struct {
 
 // startGate starts a gate and waits until it takes clients.
 func (b *bench) startGate(ctx context.Context, args ...string) (*gateProcess, error) {
-	p, err := b.start("gate", append([]string{
+	p, err := b.startWith(b.variables, "gate", append([]string{
 		"gate", "--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json",
 		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0",
 	}, args...)...)
@@ -75,6 +74,36 @@ func (b *bench) startWorker(names ...string) (*process, error) {
 		"--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json")...)
 }
 
+// startPath starts so many gates and echo workers, and waits until all workers
+// take requests and all gates pass them on.
+func (b *bench) startPath(ctx context.Context, gates, workers int) (all []*gateProcess, working []*process, err error) {
+	for range gates {
+		gate, err := b.startGate(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, gate)
+	}
+	for range workers {
+		worker, err := b.startWorker("echo")
+		if err != nil {
+			return nil, nil, err
+		}
+		working = append(working, worker)
+	}
+	for _, worker := range working {
+		if err := worker.await(ctx, func(line string) bool { return strings.Contains(line, "takes requests") }); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, gate := range all {
+		if err := gate.await(ctx, "echo.echo"); err != nil {
+			return nil, nil, err
+		}
+	}
+	return all, working, nil
+}
+
 // await asks until a route is answered: workers start when they start.
 func (g *gateProcess) await(ctx context.Context, route string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
@@ -104,17 +133,11 @@ func (g *gateProcess) await(ctx context.Context, route string) error {
 
 // paths measures the whole path.
 func (b *bench) paths(ctx context.Context) error {
-	gate, err := b.startGate(ctx)
+	gates, workers, err := b.startPath(ctx, 1, 1)
 	if err != nil {
 		return err
 	}
-	worker, err := b.startWorker("echo")
-	if err != nil {
-		return err
-	}
-	if err := gate.await(ctx, "echo.echo"); err != nil {
-		return err
-	}
+	gate, worker := gates[0], workers[0]
 	for _, over := range []string{"tcp", "websocket"} {
 		for _, s := range mainShapes() {
 			before, err := newClock(gate.process, worker)
@@ -125,7 +148,7 @@ func (b *bench) paths(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			row := requestRow(groupPath, "over "+transportName(over)+", "+s.String(), r)
+			row := requestRow(groupPath, pathName(over, s), r)
 			if row.Note, err = before.shares(r, gate.process, worker); err != nil {
 				return err
 			}
@@ -133,14 +156,17 @@ func (b *bench) paths(ctx context.Context) error {
 			case s.connections == 1:
 				row.compare(b.report, aloneName, row.P50, atMost(1.5))
 				row.Unit += ", p50 compared"
+				row.also(b.report, sureAloneName, row.P50)
 			case s.inFlight == 1:
 				row.compare(b.report, tripName, row.Value, atLeast(2.3))
+				row.also(b.report, sureName, row.Value)
 			default:
 				row.compare(b.report, tripName, row.Value, atLeast(7.5))
+				row.also(b.report, sureName, row.Value)
 			}
 			b.report.add(row)
 			if s == (shape{clients, 1}) {
-				tail := Row{Group: groupPath, Name: "over " + transportName(over) + ", " + s.String() + ": p99 to p50", Value: row.P99, Unit: "ms"}
+				tail := Row{Group: groupPath, Name: pathName(over, s) + ": p99 to p50", Value: row.P99, Unit: "ms"}
 				tail.compareWith("its p50", row.P50, row.P99, atMost(4))
 				b.report.add(tail)
 			}
@@ -148,6 +174,8 @@ func (b *bench) paths(ctx context.Context) error {
 	}
 	return nil
 }
+
+func pathName(over string, s shape) string { return "over " + transportName(over) + ", " + s.String() }
 
 // embedded measures minigate dev: everything in one process.
 func (b *bench) embedded(ctx context.Context) error {
@@ -182,7 +210,7 @@ func (b *bench) embedded(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			row := requestRow(groupMem, "over "+transportName(over)+", "+s.String(), r)
+			row := requestRow(groupMem, "in memory, "+pathName(over, s), r)
 			if s == (shape{clients, 1}) {
 				row.compare(b.report, echoName(over, s), row.Value, atLeast(0.7))
 			} else {
@@ -192,36 +220,4 @@ func (b *bench) embedded(ctx context.Context) error {
 		}
 	}
 	return b.stopChildren(0)
-}
-
-// profile runs the two main loads once more, on fresh processes, for profiles.
-func (b *bench) profile(ctx context.Context) error {
-	if b.Profiles == "" {
-		return nil
-	}
-	if err := os.MkdirAll(b.Profiles, 0o755); err != nil {
-		return fmt.Errorf("bench: folder for profiles: %w", err)
-	}
-	b.profiles = b.Profiles
-	defer func() { b.profiles = "" }()
-	for _, s := range mainShapes()[:2] {
-		b.profiled = strconv.Itoa(s.connections) + "x" + strconv.Itoa(s.inFlight)
-		gate, err := b.startGate(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err := b.startWorker("echo"); err != nil {
-			return err
-		}
-		if err := gate.await(ctx, "echo.echo"); err != nil {
-			return err
-		}
-		if _, err := b.drive(ctx, gate.addresses["tcp"], s); err != nil {
-			return err
-		}
-		if err := b.stopChildren(0); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -40,12 +40,17 @@ const (
 
 // start starts a child. With a folder for profiles it leaves its own there.
 func (b *bench) start(name string, args ...string) (*process, error) {
+	return b.startWith(nil, name, args...)
+}
+
+// startWith is start with more variables in the child's environment.
+func (b *bench) startWith(variables []string, name string, args ...string) (*process, error) {
 	if b.profiles != "" {
 		args = append([]string{serveName, "profiled", filepath.Join(b.profiles, b.profiled+"-"+name)}, args...)
 	}
 	p := &process{name: name, lines: make(chan string, 256), ended: make(chan struct{})}
 	p.cmd = exec.Command(b.binary, args...)
-	p.cmd.Env = b.environment()
+	p.cmd.Env = append(b.environment(), variables...)
 	// Ctrl-C reaches this process alone, which ends its children in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
@@ -101,7 +106,11 @@ func (p *process) read(r io.ReadCloser) {
 
 // await returns the first line that found takes.
 func (p *process) await(ctx context.Context, found func(line string) bool) error {
-	timer := time.NewTimer(readyTime)
+	return p.awaitFor(ctx, readyTime, found)
+}
+
+func (p *process) awaitFor(ctx context.Context, patience time.Duration, found func(line string) bool) error {
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		select {
@@ -173,6 +182,8 @@ func (b *bench) output(ctx context.Context, name string, into any, args ...strin
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
+		// What it has printed before is there anyway.
+		_ = json.Unmarshal(stdout.Bytes(), into)
 		return fmt.Errorf("bench: %s: %w: %s", name, err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	if err := json.Unmarshal(stdout.Bytes(), into); err != nil {

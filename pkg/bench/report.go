@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -17,7 +18,11 @@ type Report struct {
 	Seconds  float64   `json:"seconds"`
 	Duration float64   `json:"duration"` // of each load, in seconds
 	Quick    bool      `json:"quick"`    // the numbers mean nothing
+	Million  bool      `json:"million"`  // of sessions at once, in a section of its own
 	Rows     []Row     `json:"rows"`
+	// Curves are drawn, and Profiles say where the time goes.
+	Curves   []Curve   `json:"curves,omitempty"`
+	Profiles []Profile `json:"profiles,omitempty"`
 
 	progress io.Writer
 }
@@ -30,6 +35,7 @@ type Row struct {
 	Unit  string  `json:"unit"`
 	P50   float64 `json:"p50_ms,omitempty"`
 	P99   float64 `json:"p99_ms,omitempty"`
+	P999  float64 `json:"p999_ms,omitempty"`
 	// Ratio is to the line named Of, in the unit that Target speaks of.
 	Ratio  float64 `json:"ratio,omitempty"`
 	Of     string  `json:"of,omitempty"`
@@ -64,6 +70,24 @@ func (r *Row) compare(report *Report, name string, value float64, t *target) {
 	}
 }
 
+// also says in the note how a value relates to that of another row.
+func (r *Row) also(report *Report, name string, value float64) {
+	other := *r
+	other.Ratio = 0
+	other.compare(report, name, value, nil)
+	if other.Ratio == 0 {
+		return
+	}
+	r.note(fmt.Sprintf("%.2f × with confirms and acks", other.Ratio))
+}
+
+func (r *Row) note(text string) {
+	if r.Note != "" {
+		text = "; " + text
+	}
+	r.Note += text
+}
+
 func (r *Row) compareWith(name string, of, value float64, t *target) {
 	if of == 0 {
 		return
@@ -77,6 +101,16 @@ func (r *Row) compareWith(name string, of, value float64, t *target) {
 	if t.sign == "≤" {
 		r.Met = r.Ratio <= t.bound
 	}
+}
+
+// value is that of an earlier row.
+func (r *Report) value(name string) (float64, error) {
+	for i := range r.Rows {
+		if r.Rows[i].Name == name {
+			return r.Rows[i].Value, nil
+		}
+	}
+	return 0, fmt.Errorf("bench: there is no row %q", name)
 }
 
 func (r *Report) add(row Row) {
@@ -98,6 +132,9 @@ func (r Row) String() string {
 	fmt.Fprintf(&b, "  %-60s %14s", r.Name, r.value())
 	if r.P50 > 0 {
 		fmt.Fprintf(&b, "  p50 %.3g ms, p99 %.3g ms", r.P50, r.P99)
+	}
+	if r.P999 > 0 {
+		fmt.Fprintf(&b, ", p99.9 %.3g ms", r.P999)
 	}
 	if s := r.ratio(); s != "" {
 		fmt.Fprintf(&b, "  %s", s)
@@ -165,37 +202,54 @@ func (r *Report) Markdown() string {
 		if row.P50 > 0 {
 			latency = fmt.Sprintf("%.3g ms, %.3g ms", row.P50, row.P99)
 		}
+		if row.P999 > 0 {
+			latency += fmt.Sprintf(", p99.9 %.3g ms", row.P999)
+		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", row.Name, row.value(), latency, row.ratio(), row.Of, row.Note)
 	}
+	for _, c := range r.Curves {
+		fmt.Fprintf(&b, "\n![%s](%s)\n", c.Title, c.File)
+	}
+	b.WriteString(profileTables(r.Profiles))
 	return b.String()
 }
 
-// The report stands in a document between these lines.
-const (
-	documentBegin = "<!-- bench:begin -->"
-	documentEnd   = "<!-- bench:end -->"
-)
+// marks are the lines of a document between which the report stands.
+func (r *Report) marks() (begin, end string) {
+	name := "bench"
+	if r.Million {
+		name = "million"
+	}
+	return "<!-- " + name + ":begin -->", "<!-- " + name + ":end -->"
+}
 
 // ErrMarkers: the document has no lines that say where the report belongs.
-var ErrMarkers = errors.New("bench: the document has no lines " + documentBegin + " and " + documentEnd)
+var ErrMarkers = errors.New("bench: the document has no lines for the report")
 
-// Into replaces what is between the marks of a document.
+// Into replaces what is between the marks of a document, and writes the curves
+// beside it.
 func (r *Report) Into(file string) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("bench: document: %w", err)
 	}
-	before, rest, ok := bytes.Cut(old, []byte(documentBegin))
-	_, after, alsoOK := bytes.Cut(rest, []byte(documentEnd))
+	begin, end := r.marks()
+	before, rest, ok := bytes.Cut(old, []byte(begin))
+	_, after, alsoOK := bytes.Cut(rest, []byte(end))
 	if !ok || !alsoOK {
-		return fmt.Errorf("%w: %s", ErrMarkers, file)
+		return fmt.Errorf("%w: want %s and %s in %s", ErrMarkers, begin, end, file)
 	}
 	var b bytes.Buffer
 	b.Write(before)
-	b.WriteString(documentBegin + "\n\n" + r.Markdown() + "\n" + documentEnd)
+	b.WriteString(begin + "\n\n" + r.Markdown() + "\n" + end)
 	b.Write(after)
 	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("bench: document: %w", err)
+	}
+	for _, c := range r.Curves {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(file), c.File), []byte(c.SVG()), 0o644); err != nil {
+			return fmt.Errorf("bench: plot: %w", err)
+		}
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ func TestTheReportForPeople(t *testing.T) {
 }
 
 func TestTheReportInADocument(t *testing.T) {
+	begin, end := someReport().marks()
 	file := filepath.Join(t.TempDir(), "performance.md")
 	write := func(text string) {
 		t.Helper()
@@ -77,7 +78,7 @@ func TestTheReportInADocument(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("before\n" + documentBegin + "\nold\n" + documentEnd + "\nafter\n")
+	write("before\n" + begin + "\nold\n" + end + "\nafter\n")
 	for range 2 { // it can be written again
 		if err := someReport().Into(file); err != nil {
 			t.Fatal(err)
@@ -87,11 +88,11 @@ func TestTheReportInADocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "before\n" + documentBegin + "\n\n" + someReport().Markdown() + "\n" + documentEnd + "\nafter\n"
+	want := "before\n" + begin + "\n\n" + someReport().Markdown() + "\n" + end + "\nafter\n"
 	if string(got) != want {
 		t.Errorf("got:\n%s", got)
 	}
-	for _, bad := range []string{"", documentBegin, documentEnd, documentEnd + documentBegin} {
+	for _, bad := range []string{"", begin, end, end + begin} {
 		write(bad)
 		if err := someReport().Into(file); !errors.Is(err, ErrMarkers) {
 			t.Errorf("%q: %v", bad, err)

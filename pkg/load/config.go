@@ -50,6 +50,10 @@ type Config struct {
 	// Stay holds the connections until the end also when all have sent theirs.
 	Stay bool
 
+	// Notify sends each message as a Notify with an id: its answer is the Ack that
+	// the broker has it on its disk.
+	Notify bool
+
 	Route   string // echo.echo
 	Payload int    // bytes; must come back as they were sent; -1 is none; 200
 	// Body, if any, is sent as JSON instead of the payload, and any answer will do.
@@ -96,6 +100,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Duration(&c.Think, "think", 0, 0, time.Hour, "how long a connection waits before its next request")
 	s.Int(&c.Requests, "requests", 0, 0, 1_000_000_000, "requests of a connection; 0 is no limit")
 	s.Bool(&c.Stay, "stay", false, "hold the connections until the end also when all have sent their requests")
+	s.Bool(&c.Notify, "notify", false, "send Notifies, whose answer is the Ack that the broker has them on its disk")
 	s.Text(&c.Route, "route", "echo.echo", "route of the requests")
 	s.Bytes(&c.Payload, "payload", 200, 1, maxPayload, "what a request holds, and what its answer must hold too")
 	s.Text(&c.Body, "body", "", "JSON to send instead; any answer will do")
@@ -289,6 +294,9 @@ func (c Config) checkFiles() error {
 // request is the message that is sent again and again.
 func (c Config) message() codec.Message {
 	m := codec.Message{Type: codec.Request, Data: codec.Protobuf, Route: []byte(c.Route)}
+	if c.Notify {
+		m.Type = codec.Notify
+	}
 	if c.Body != "" {
 		m.Data, m.Body = codec.JSON, []byte(c.Body)
 		return m

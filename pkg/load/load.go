@@ -31,6 +31,7 @@ type Load struct {
 	loops   []*loop
 
 	connected chan struct{}
+	opened    Connections // once connected is closed
 	stopped   atomic.Bool // no more connections are to be opened
 }
 
@@ -64,6 +65,16 @@ func New(cfg Config) (*Load, error) {
 
 // Connected is closed when all connections are open or have failed.
 func (l *Load) Connected() <-chan struct{} { return l.connected }
+
+// Opened says how the connections came, once Connected is closed.
+func (l *Load) Opened() Connections {
+	select {
+	case <-l.connected:
+		return l.opened
+	default:
+		return Connections{}
+	}
+}
 
 // Pushes is how many pushes have come in all, and how long after the beginning of
 // Run the last one of them did.
@@ -202,6 +213,7 @@ func (r *run) connect(ctx context.Context) error {
 	}
 	c.PerSecond = float64(c.Established) / c.Seconds
 	c.Latency = newLatency(total.connecting)
+	r.opened = *c
 	close(r.connected)
 	return err
 }

@@ -1,6 +1,10 @@
 package load
 
 import (
+	"context"
+	"io"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,5 +127,70 @@ func TestKicksAreCounted(t *testing.T) {
 	r := drive(t, Config{Gates: []string{address}, Connections: 2, InFlight: 20, Duration: 300 * time.Millisecond})
 	if r.Kicks["rate_limited"] != 2 || r.Connections.OpenAtEnd != 0 || r.Requests.Errors["RESOURCE_EXHAUSTED"] == 0 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A Notify is answered with an Ack, by the gate.
+func TestNotify(t *testing.T) {
+	for over, address := range startGate(t, nil) {
+		r := drive(t, Config{Gates: []string{address}, Connections: 3, InFlight: 4, Requests: 10, Notify: true})
+		if r.Requests.Answered != 30 || r.Failed() != nil {
+			t.Errorf("%s: %+v, %v", over, r.Requests, r.Failed())
+		}
+		r = drive(t, Config{Gates: []string{address}, Connections: 3, Requests: 10, Notify: true, Route: "nobody.here"})
+		if r.Requests.Errors["NOT_FOUND"] != 30 {
+			t.Errorf("%s: %+v", over, r.Requests)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	var mu sync.Mutex
+	from := make(map[string]int)
+	address := peer(t, func(c net.Conn) {
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		mu.Lock()
+		from[host]++
+		mu.Unlock()
+		_, _ = io.Copy(c, c)
+	})
+	r := drive(t, Config{Gates: []string{"tcp://" + address}, Bare: true, Connections: 9, Addresses: 3, Requests: 1})
+	if err := r.Failed(); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(from) != 3 || from["127.0.0.1"] != 3 || from["127.0.0.3"] != 3 {
+		t.Errorf("connections from %v", from)
+	}
+	for _, c := range []struct {
+		gate              string
+		connections, want int
+	}{
+		{"tcp://127.0.0.1:1", 10_000, 1}, {"tcp://127.0.0.1:1", 10_001, 2}, {"tcp://[::1]:1", 10_001, 1}, {"tcp://192.0.2.1:1", 10_001, 1},
+	} {
+		l, err := New(Config{Gates: []string{c.gate}, Anywhere: true, Connections: c.connections})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.cfg.Addresses != c.want {
+			t.Errorf("%d connections to %s: from %d addresses, want %d", c.connections, c.gate, l.cfg.Addresses, c.want)
+		}
+	}
+}
+
+func TestOpened(t *testing.T) {
+	address := startGate(t, nil)["tcp"]
+	l, err := New(Config{Gates: []string{address}, Connections: 5, Idle: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := l.Opened(); c.Established != 0 {
+		t.Errorf("before the beginning: %+v", c)
+	}
+	background(t, func(ctx context.Context) error { _, err := l.Run(ctx); return err })
+	<-l.Connected()
+	if c := l.Opened(); c.Established != 5 || c.PerSecond <= 0 || c.Latency.P50 <= 0 {
+		t.Errorf("%+v", c)
 	}
 }

@@ -20,7 +20,7 @@ type request struct {
 	stamp   int    // where the payload is in packets, and how much of it is stamped
 	stamped int
 	body    []byte
-	check   bool // the answer's payload must be this one's
+	check   bool // the answer's payload must be this one's; an Ack has none
 }
 
 // The ids of a connection are those with four bytes, so that every request has
@@ -43,8 +43,8 @@ func newRequest(cfg Config, code uint16, coded bool) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load: request: %w", err)
 	}
-	r := &request{body: m.Body, check: cfg.Body == "", id: codec.HeaderSize + 2}
-	if r.check {
+	r := &request{body: m.Body, check: cfg.Body == "" && !cfg.Notify, id: codec.HeaderSize + 2}
+	if cfg.Body == "" {
 		r.stamped = min(len(m.Body), stampSize)
 	}
 	r.stamp = codec.HeaderSize + len(message) - len(m.Body)
@@ -117,6 +117,9 @@ func (c *conn) message(b []byte) error {
 			return l.acknowledge(c, &m)
 		}
 	case m.Type == codec.Ack:
+		if l.load.cfg.Notify {
+			l.answered(c, &m)
+		}
 	default:
 		return fmt.Errorf("unexpected %v message", m.Type)
 	}

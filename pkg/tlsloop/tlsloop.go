@@ -154,7 +154,6 @@ func (c *Conn) Close(out []byte) []byte {
 	if c.phase == handshaking {
 		c.cancel()
 		c.resume, c.cancel, c.yield = nil, nil, nil
-		c.out = nil // what crypto/tls may have said about it
 	}
 	if c.phase == established || c.phase == ended && errors.Is(c.err, io.EOF) {
 		c.out = out

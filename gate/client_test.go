@@ -204,6 +204,9 @@ func (c *wire) some() ([]byte, error) {
 	if c.over == overTCP {
 		b := make([]byte, 64<<10)
 		n, err := c.in.Read(b)
+		if n > 0 { // with TLS the end may come with the last bytes, and comes again
+			err = nil
+		}
 		return b[:n], err
 	}
 	for {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/pkg/proxyprotocol"
 )
@@ -32,6 +33,9 @@ type Config struct {
 	// GRPC where it is empty.
 	AdvertiseGRPC string
 
+	// TLS has the certificate that clients see, on all their addresses; without one
+	// there is no TLS.
+	TLS certificates.Config
 	// ProxyFrom are the proxies before the gate: their connections, and no others,
 	// begin with a PROXY header that says whose they are.
 	ProxyFrom proxyprotocol.Trusted

@@ -9,6 +9,7 @@ package gate
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
@@ -41,6 +43,9 @@ type Gate struct {
 	users         *users
 	shards        []*bus.Coalescer[ref]
 	stats         Stats
+
+	certificates *certificates.Files // nil without TLS
+	tls          *tls.Config
 
 	loops []*loop // all of them, before anything else runs
 
@@ -128,6 +133,13 @@ func New(cfg Config) (*Gate, error) {
 		ended:         make(chan struct{}),
 	}
 	g.limits.of = make(map[netip.Addr]int)
+	if cfg.TLS.Cert != "" || cfg.TLS.Key != "" {
+		cfg.TLS.Log = g.log
+		if g.certificates, err = certificates.New(cfg.TLS); err != nil {
+			return nil, fmt.Errorf("gate: the certificate for clients: %w", err)
+		}
+		g.tls = g.certificates.Server(nil)
+	}
 	return g, nil
 }
 
@@ -171,6 +183,9 @@ func (g *Gate) Run(ctx context.Context) (err error) {
 	}
 	// What feeds another starts after it, and ends before it.
 	all := parts.New()
+	if g.certificates != nil {
+		all.Start("certificates", g.certificates.Run)
+	}
 	defer func() {
 		all.Stop()
 		err = errors.Join(err, all.Wait())

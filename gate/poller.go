@@ -23,6 +23,9 @@ type poller struct {
 	sockets []*socket // by descriptor, which are small numbers, given out again
 	open    int
 	in      []byte // what one read brings, of whichever socket
+
+	// Used again and again, with TLS.
+	plain, joined, cipher []byte
 }
 
 // readBytes is the most that one read takes, and readsOfOneTurn how many reads of

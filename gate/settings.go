@@ -22,6 +22,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Duration(&c.DrainTimeout, "gate-drain", 5*time.Second, 10*time.Millisecond, time.Hour, "how long requests in flight may still be answered when the gate ends")
 	s.Int(&c.DrainRate, "gate-drain-rate", 1000, 1, 1_000_000, "clients a second that are sent away when the gate ends")
 	s.Duration(&c.RetryAfter, "gate-retry-after", 2*time.Second, 10*time.Millisecond, time.Hour, "when the last of them are told to come back")
+	c.TLS.Settings(s)
 	c.ProxyFrom.Settings(s)
 	c.Origins.Settings(s)
 	l := &c.Limits

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/motto123/minigate/pkg/tlsloop"
 )
 
 // socket is one client's connection: its descriptor, its session, and what the
@@ -13,8 +15,9 @@ import (
 type socket struct {
 	session session
 	poller  *poller
-	proxied *proxied   // nil but while a PROXY header is to come
-	web     *webSocket // nil over TCP
+	proxied *proxied      // nil but while a PROXY header is to come
+	secure  *tlsloop.Conn // nil without TLS
+	web     *webSocket    // nil over TCP
 	unsent  []byte
 	fd      int32 // -1 when closed
 
@@ -31,6 +34,7 @@ func (p *poller) take(fd int, t transport, address netip.Addr, counted bool) {
 	if l.gate.cfg.ProxyFrom.Contains(address) {
 		s.proxied, s.first = new(proxied), false
 	}
+	s.startTLS()
 	var c conn = s
 	if t == overWebSocket {
 		s.web = &webSocket{stream: s, session: &s.session}
@@ -84,6 +88,16 @@ func (s *socket) received(b []byte) {
 			return
 		}
 	}
+	switch {
+	case s.secure == nil:
+		s.deliver(b)
+	case !s.finished: // or what comes is not wanted any more
+		s.decrypt(b)
+	}
+}
+
+// deliver gives the session, or what is between, what the client said.
+func (s *socket) deliver(b []byte) {
 	if s.web != nil {
 		s.web.received(b)
 	} else {
@@ -107,6 +121,19 @@ func (s *socket) write(b []byte) { s.write2(nil, b) }
 // write2 writes head and b. What the kernel does not take now waits; an error
 // closes the connection.
 func (s *socket) write2(head, b []byte) {
+	if s.secure != nil && s.fd >= 0 {
+		out, err := s.encrypt(head, b)
+		if err != nil { // a kick before the handshake has nothing to say it with
+			s.close()
+			return
+		}
+		head, b = nil, out
+	}
+	s.send(head, b)
+}
+
+// send writes bytes as they go over the network.
+func (s *socket) send(head, b []byte) {
 	if s.fd < 0 {
 		return
 	}
@@ -179,7 +206,10 @@ func (s *socket) finish() {
 		return
 	}
 	s.finished = true
-	if len(s.unsent) == 0 {
+	if s.secure != nil {
+		s.send(nil, s.secure.Close(nil)) // says that this is the end
+	}
+	if s.fd >= 0 && len(s.unsent) == 0 {
 		_ = unix.Shutdown(int(s.fd), unix.SHUT_WR)
 	}
 }
@@ -192,6 +222,9 @@ func (s *socket) close() {
 	if fd := int(s.fd); fd < len(p.sockets) && p.sockets[fd] == s {
 		p.sockets[fd] = nil
 		p.open--
+	}
+	if s.secure != nil {
+		s.secure.Close(nil)
 	}
 	_ = unix.Close(int(s.fd)) // which takes it out of the poller
 	s.fd = -1

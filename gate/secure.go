@@ -1,0 +1,64 @@
+package gate
+
+import (
+	"errors"
+	"io"
+
+	"github.com/motto123/minigate/pkg/tlsloop"
+)
+
+// decrypt takes bytes of a TLS connection, and gives the session what they say.
+func (s *socket) decrypt(b []byte) {
+	p := s.poller
+	secure := s.secure
+	established := secure.Established()
+	plain, out, err := secure.Feed(p.plain[:0], p.cipher[:0], b)
+	p.plain, p.cipher = scratch(plain), scratch(out)
+	if len(out) > 0 {
+		s.send(nil, out)
+	}
+	if s.fd < 0 {
+		return
+	}
+	if len(plain) > 0 {
+		s.deliver(plain)
+	}
+	switch {
+	case err == nil || s.fd < 0:
+	case !established && !secure.Established() && !errors.Is(err, io.EOF):
+		s.refuse("the TLS handshake failed", err)
+	default: // the client has ended its side, or what came is not what it sent
+		s.close()
+	}
+}
+
+// encrypt is head and b as TLS records.
+func (s *socket) encrypt(head, b []byte) ([]byte, error) {
+	p := s.poller
+	if len(head) > 0 { // one record, usually
+		p.joined = append(append(p.joined[:0], head...), b...)
+		b = p.joined
+		p.joined = scratch(p.joined)
+	}
+	out, err := s.secure.Write(p.cipher[:0], b)
+	p.cipher = scratch(out)
+	return out, err
+}
+
+// scratch is a buffer to use again, unless it is large.
+func scratch(b []byte) []byte {
+	if cap(b) > keepScratch {
+		return nil
+	}
+	return b[:0]
+}
+
+// keepScratch is what reading as much as a loop reads at once needs.
+const keepScratch = readBytes + 32<<10
+
+// startTLS has a connection begin with a TLS handshake.
+func (s *socket) startTLS() {
+	if cfg := s.poller.loop.gate.tls; cfg != nil {
+		s.secure = tlsloop.Server(cfg)
+	}
+}

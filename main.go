@@ -48,7 +48,7 @@ func main() {
 
 func newRoot() *cobra.Command {
 	var (
-		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate}
+		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate, Version: buildVersion()}
 		client   terminal.Command
 		loaded   load.Command
 		measured bench.Command

@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 
+	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/authrpc"
 	"github.com/motto123/minigate/pkg/events"
 	"github.com/motto123/minigate/pkg/parts"
@@ -32,6 +33,7 @@ import (
 // Process is what the services of one process share.
 type Process struct {
 	Parts  *parts.Parts
+	Admin  *admin.Server // is told how the workers are; nil for none
 	Log    logrus.Ext1FieldLogger
 	Worker worker.Config // of every worker
 	Events *events.Events
@@ -88,7 +90,8 @@ func Check(names []string) error {
 }
 
 func (p *Process) prepareEcho() (start func(), err error) {
-	return func() { p.Parts.Start("echo", echo.New(p.Worker).Run) }, nil
+	w := echo.New(p.Worker)
+	return func() { p.Parts.Start("echo", w.Run) }, p.observe(w)
 }
 
 func (p *Process) prepareAuth() (start func(), err error) {
@@ -117,7 +120,7 @@ func (p *Process) prepareAuth() (start func(), err error) {
 			return serve(ctx, server, listener)
 		})
 		p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
-	}, nil
+	}, p.observe(w)
 }
 
 func (p *Process) prepareChat() (start func(), err error) {
@@ -128,7 +131,15 @@ func (p *Process) prepareChat() (start func(), err error) {
 		return nil, err
 	}
 	s.Register(w)
-	return func() { p.Parts.Start("chat", whenReady(p.DB, log, w.Run, "conversations", "messages")) }, nil
+	return func() { p.Parts.Start("chat", whenReady(p.DB, log, w.Run, "conversations", "messages")) }, p.observe(w)
+}
+
+// observe registers what a worker counts, and how it is.
+func (p *Process) observe(w *worker.Worker) error {
+	name := "worker " + w.Service()
+	p.Admin.Ready(name, func(context.Context) error { return w.Health() })
+	p.Admin.Live(name, func(context.Context) error { return w.Live() })
+	return p.Admin.Measure(w)
 }
 
 func (p *Process) prepareEmail() (start func(), err error) {

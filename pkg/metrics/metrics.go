@@ -7,12 +7,28 @@
 package metrics
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Families are the metrics of one part of a process. The zero value is usable;
 // it is filled before anybody collects.
-type Families struct{ all []*Family }
+type Families struct {
+	all   []*Family
+	fixed prometheus.Labels
+}
+
+// Fix gives all series of the families that are declared from now on a label with
+// one value: parts of the same kind need one that differs.
+func (f *Families) Fix(label, value string) {
+	fixed := maps.Clone(f.fixed)
+	if fixed == nil {
+		fixed = make(prometheus.Labels)
+	}
+	fixed[label] = value
+	f.fixed = fixed
+}
 
 // Family is one metric, with all its series.
 type Family struct {
@@ -36,7 +52,7 @@ func (f *Families) Histogram(name, help string, labels ...string) *Family {
 }
 
 func (f *Families) add(name, help string, kind prometheus.ValueType, labels []string) *Family {
-	family := &Family{desc: prometheus.NewDesc(name, help, labels, nil), kind: kind}
+	family := &Family{desc: prometheus.NewDesc(name, help, labels, f.fixed), kind: kind}
 	f.all = append(f.all, family)
 	return family
 }

@@ -112,6 +112,28 @@ func TestWrongLabelsFailTheScrape(t *testing.T) {
 	}
 }
 
+// Two parts of one kind, in one process.
+func TestFixedLabels(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	for _, name := range []string{"one", "two"} {
+		p := new(part)
+		p.Fix("service", name)
+		f := p.Gauge("size", "How large.", "of")
+		p.collect = func(to chan<- prometheus.Metric) { f.Send(to, 1, "it") }
+		if err := r.Register(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := testutil.GatherAndCompare(r, strings.NewReader(`
+# HELP size How large.
+# TYPE size gauge
+size{of="it",service="one"} 1
+size{of="it",service="two"} 1
+`)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCodes(t *testing.T) {
 	var c Codes
 	for _, code := range []uint32{0, 0, 5, 16, 17, math.MaxUint32} {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/motto123/minigate/gate"
+	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/logging"
@@ -33,12 +34,14 @@ type Config struct {
 	AuthAddresses []string
 	GRPC          grpcauth.Config // of the calls between services
 	Gate          gate.Config
+	Admin         admin.Config
 	Workers       workers.Process
 	Data          string // the folder of a process that has everything in it
 	Production    bool   // see CheckGate and CheckWorkers
 
 	Schema      string // of the database, in SQL
 	DefaultGate string // where clients look for a gate unless told
+	Version     string // of what runs
 }
 
 // GateSettings declares the settings of minigate gate.
@@ -69,6 +72,7 @@ func (c *Config) DevSettings(s settings.Set) {
 	c.Gate.Settings(s.Group("Gate"))
 	c.Workers.WorkerSettings(s.Group("Workers"))
 	c.Workers.AuthSettings(s.Group("Auth worker"))
+	c.Admin.Settings(s.Group("Admin"))
 }
 
 // DatabaseSettings declares where the database is.
@@ -79,6 +83,7 @@ func (c *Config) DatabaseSettings(s settings.Set) {
 // commonSettings are those of every process that is one of several.
 func (c *Config) commonSettings(s settings.Set) {
 	c.logSettings(s)
+	c.Admin.Settings(s.Group("Admin"))
 	s = s.Group("Broker")
 	s.SecretURL(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")

@@ -55,7 +55,10 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
-	if err = open(ctx, p); err == nil {
+	if err = p.observe(); err == nil {
+		err = open(ctx, p)
+	}
+	if err == nil {
 		err = p.start(ctx, names, withGate)
 	}
 	if err == nil {
@@ -65,6 +68,7 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 		case <-p.Parts.Failed():
 		}
 	}
+	p.Process.Admin.Draining()
 	p.Parts.Stop()
 	if err = errors.Join(err, p.Parts.Wait()); err != nil {
 		log.WithError(err).Error("ended")
@@ -97,8 +101,7 @@ func connect(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	p.Parts.Closing("RabbitMQ", b)
-	p.bus = b
-	return nil
+	return p.use(b)
 }
 
 // embed opens the same in this process, with its data in a folder.
@@ -115,7 +118,10 @@ func embed(ctx context.Context, p *process) (err error) {
 	p.Parts.Closing("the database", p.DB)
 	b := mem.New(mem.Config{Topology: p.topology})
 	p.Parts.Closing("the bus", b)
-	p.bus, p.embedded, p.RabbitMQ = b, true, ""
+	p.embedded, p.RabbitMQ = true, ""
+	if err := p.use(b); err != nil {
+		return err
+	}
 	return sqldb.Init(ctx, p.DB, p.Schema)
 }
 
@@ -149,7 +155,11 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if err := p.Start(names...); err != nil {
 		return err
 	}
+	if err := p.observeEvents(withGate); err != nil {
+		return err
+	}
 	if !withGate {
+		p.Process.Admin.Started()
 		return nil
 	}
 	cfg := p.Gate
@@ -164,9 +174,13 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if err != nil {
 		return err
 	}
+	if err := p.observeGate(g); err != nil {
+		return err
+	}
 	p.Parts.Start("gate", g.Run)
 	select {
 	case <-g.Ready():
+		p.Process.Admin.Started()
 		if p.embedded {
 			p.greet(g.WebSocketAddress())
 		}

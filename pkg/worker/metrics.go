@@ -37,27 +37,28 @@ func newMeasured() *measured {
 	return &measured{handler: metrics.NewHistogram(metrics.Latency), transit: metrics.NewHistogram(metrics.Latency)}
 }
 
-func newMeasures() *measures {
+func newMeasures(service string) *measures {
 	m := &measures{lane: metrics.NewHistogram(metrics.Latency), others: newMeasured()}
 	f := &m.families
-	m.requests = f.Counter("minigate_worker_requests_total", "Requests, notifies and acks that came to an end, by the code they were answered with.", "service", "route", "code")
-	m.handlerSeconds = f.Histogram("minigate_worker_handler_seconds", "Time in the handler of a route, with decoding and checks.", "service", "route")
-	m.transitSeconds = f.Histogram("minigate_worker_transit_seconds", "From publishing an envelope of requests to taking it from the queue, by the clocks of both.", "service", "route")
-	m.laneSeconds = f.Histogram("minigate_worker_lane_seconds", "From taking a request from the queue to the start of its handler: the lag of its lane.", "service")
-	m.inFlight = f.Gauge("minigate_worker_in_flight", "Handlers that run.", "service")
-	m.waiting = f.Gauge("minigate_worker_waiting", "Requests taken whose handlers have not started.", "service")
-	m.consuming = f.Gauge("minigate_worker_consuming", "1 while the worker consumes its service's queue.", "service")
-	m.outbox = f.Gauge("minigate_worker_outbox_bytes", "Replies and pushes that wait for the broker or its confirm; 16 MiB at the most.", "service")
-	m.expired = f.Counter("minigate_worker_expired_total", "Requests dropped because their deadline had passed before they were handled.", "service")
-	m.panics = f.Counter("minigate_worker_panics_total", "Panics of handlers that were caught.", "service")
-	m.redelivered = f.Counter("minigate_worker_redelivered_total", "Envelopes that may have been handled before.", "service")
-	m.malformed = f.Counter("minigate_worker_malformed_total", "Envelopes that became dead letters because they can not be read.", "service")
-	m.replies = f.Counter("minigate_worker_replies_total", "Replies, by what became of them: confirmed, gone with their gate, or given up as late.", "service", "outcome")
-	m.retries = f.Counter("minigate_worker_reply_retries_total", "Replies that were published again.", "service")
-	m.pushes = f.Counter("minigate_worker_pushes_total", "Pushes that the broker confirmed, one for each gate.", "service")
-	m.goneGates = f.Counter("minigate_worker_gone_gates_total", "Gates taken off a user because the broker does not know them.", "service")
-	m.unknownAcks = f.Counter("minigate_worker_unknown_acks_total", "Acks of pushes for which there is no handler.", "service")
-	m.announced = f.Counter("minigate_worker_announced_total", "Announcements of routes that the broker confirmed.", "service")
+	f.Fix("service", service)
+	m.requests = f.Counter("minigate_worker_requests_total", "Requests, notifies and acks that came to an end, by the code they were answered with.", "route", "code")
+	m.handlerSeconds = f.Histogram("minigate_worker_handler_seconds", "Time in the handler of a route, with decoding and checks.", "route")
+	m.transitSeconds = f.Histogram("minigate_worker_transit_seconds", "From publishing an envelope of requests to taking it from the queue, by the clocks of both.", "route")
+	m.laneSeconds = f.Histogram("minigate_worker_lane_seconds", "From taking a request from the queue to the start of its handler: the lag of its lane.")
+	m.inFlight = f.Gauge("minigate_worker_in_flight", "Handlers that run.")
+	m.waiting = f.Gauge("minigate_worker_waiting", "Requests taken whose handlers have not started.")
+	m.consuming = f.Gauge("minigate_worker_consuming", "1 while the worker consumes its service's queue.")
+	m.outbox = f.Gauge("minigate_worker_outbox_bytes", "Replies and pushes that wait for the broker or its confirm; 16 MiB at the most.")
+	m.expired = f.Counter("minigate_worker_expired_total", "Requests dropped because their deadline had passed before they were handled.")
+	m.panics = f.Counter("minigate_worker_panics_total", "Panics of handlers that were caught.")
+	m.redelivered = f.Counter("minigate_worker_redelivered_total", "Envelopes that may have been handled before.")
+	m.malformed = f.Counter("minigate_worker_malformed_total", "Envelopes that became dead letters because they can not be read.")
+	m.replies = f.Counter("minigate_worker_replies_total", "Replies, by what became of them: confirmed, gone with their gate, or given up as late.", "outcome")
+	m.retries = f.Counter("minigate_worker_reply_retries_total", "Replies that were published again.")
+	m.pushes = f.Counter("minigate_worker_pushes_total", "Pushes that the broker confirmed, one for each gate.")
+	m.goneGates = f.Counter("minigate_worker_gone_gates_total", "Gates taken off a user because the broker does not know them.")
+	m.unknownAcks = f.Counter("minigate_worker_unknown_acks_total", "Acks of pushes for which there is no handler.")
+	m.announced = f.Counter("minigate_worker_announced_total", "Announcements of routes that the broker confirmed.")
 	return m
 }
 
@@ -81,14 +82,14 @@ func (w *Worker) Describe(to chan<- *prometheus.Desc) { w.measures.families.Desc
 
 // Collect is the other half: a worker may be registered before it runs.
 func (w *Worker) Collect(to chan<- prometheus.Metric) {
-	m, s, service := w.measures, &w.stats, w.service
+	m, s := w.measures, &w.stats
 	if counts := w.measured.Load(); counts != nil {
 		for _, name := range slices.Sorted(maps.Keys(*counts)) {
-			m.send(to, service, name, (*counts)[name])
+			m.send(to, name, (*counts)[name])
 		}
 	}
-	m.send(to, service, metrics.Other, m.others)
-	m.laneSeconds.SendHistogram(to, m.lane, service)
+	m.send(to, metrics.Other, m.others)
+	m.laneSeconds.SendHistogram(to, m.lane)
 
 	var waiting, running, outbox int
 	if l := w.lanes.Load(); l != nil {
@@ -97,29 +98,29 @@ func (w *Worker) Collect(to chan<- prometheus.Metric) {
 	if out := w.out.Load(); out != nil {
 		outbox, _ = out.coalescer.Pending()
 	}
-	m.waiting.Send(to, float64(waiting), service)
-	m.inFlight.Send(to, float64(running), service)
-	m.outbox.Send(to, float64(outbox), service)
-	m.consuming.Send(to, metrics.Flag(w.ready.Load()), service)
+	m.waiting.Send(to, float64(waiting))
+	m.inFlight.Send(to, float64(running))
+	m.outbox.Send(to, float64(outbox))
+	m.consuming.Send(to, metrics.Flag(w.ready.Load()))
 
-	m.expired.Count(to, s.expired.Load(), service)
-	m.panics.Count(to, s.panics.Load(), service)
-	m.redelivered.Count(to, s.redelivered.Load(), service)
-	m.malformed.Count(to, s.malformed.Load(), service)
-	m.replies.Count(to, s.replies.Load(), service, "confirmed")
-	m.replies.Count(to, s.goneReplies.Load(), service, "gone")
-	m.replies.Count(to, s.lateReplies.Load(), service, "late")
-	m.retries.Count(to, s.retries.Load(), service)
-	m.pushes.Count(to, s.pushes.Load(), service)
-	m.goneGates.Count(to, s.goneGates.Load(), service)
-	m.unknownAcks.Count(to, s.unknownAcks.Load(), service)
-	m.announced.Count(to, s.announced.Load(), service)
+	m.expired.Count(to, s.expired.Load())
+	m.panics.Count(to, s.panics.Load())
+	m.redelivered.Count(to, s.redelivered.Load())
+	m.malformed.Count(to, s.malformed.Load())
+	m.replies.Count(to, s.replies.Load(), "confirmed")
+	m.replies.Count(to, s.goneReplies.Load(), "gone")
+	m.replies.Count(to, s.lateReplies.Load(), "late")
+	m.retries.Count(to, s.retries.Load())
+	m.pushes.Count(to, s.pushes.Load())
+	m.goneGates.Count(to, s.goneGates.Load())
+	m.unknownAcks.Count(to, s.unknownAcks.Load())
+	m.announced.Count(to, s.announced.Load())
 }
 
-func (m *measures) send(to chan<- prometheus.Metric, service, route string, of *measured) {
-	of.codes.Send(m.requests, to, service, route)
-	m.handlerSeconds.SendHistogram(to, of.handler, service, route)
-	m.transitSeconds.SendHistogram(to, of.transit, service, route)
+func (m *measures) send(to chan<- prometheus.Metric, route string, of *measured) {
+	of.codes.Send(m.requests, to, route)
+	m.handlerSeconds.SendHistogram(to, of.handler, route)
+	m.transitSeconds.SendHistogram(to, of.transit, route)
 }
 
 // stuckAfter is how long requests may wait, with no handler starting, before the

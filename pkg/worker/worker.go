@@ -111,7 +111,7 @@ type Worker struct {
 func New(service string, cfg Config) *Worker {
 	w := &Worker{
 		service:  service,
-		measures: newMeasures(),
+		measures: newMeasures(service),
 		routes:   make(map[string]*route),
 		acks:     make(map[string]*route),
 	}

@@ -4,23 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/certificates"
@@ -29,125 +23,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
-
-// await returns the log once it has a text: a server may log after its caller has
-// its error.
-func (l *lines) await(t *testing.T, text string) string {
-	t.Helper()
-	all := ""
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if all += l.take(); strings.Contains(all, text) {
-			return all
-		}
-	}
-	t.Errorf("the log has no %q:\n%s", text, all)
-	return all
-}
-
-func guard(t *testing.T, cfg Config) (*Guard, *lines) {
-	t.Helper()
-	l, log := new(lines), logrus.New()
-	log.SetOutput(l)
-	cfg.Log = log
-	g, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.take() // that test certificates expire soon
-	return g, l
-}
-
-// serve serves gRPC's health service until the test ends.
-func serve(t *testing.T, g *Guard) string {
-	t.Helper()
-	options, err := g.ServerOptions()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer(options...)
-	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return l.Addr().String()
-}
-
-func connect(t *testing.T, address string, options ...grpc.DialOption) *grpc.ClientConn {
-	t.Helper()
-	options = append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, options...)
-	c, err := grpc.NewClient("passthrough:///"+address, options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
-}
-
-// call makes a unary call and one that streams, which are to end alike.
-func call(t *testing.T, c *grpc.ClientConn) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	health := grpc_health_v1.NewHealthClient(c)
-	_, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-	stream, streamed := health.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
-	if streamed == nil {
-		_, streamed = stream.Recv()
-	}
-	if status.Code(err) != status.Code(streamed) {
-		t.Errorf("a call came to %v, a stream to %v", err, streamed)
-	}
-	return err
-}
-
-func files(f certtest.Files) certificates.Config {
-	return certificates.Config{Cert: f.Cert, Key: f.Key, CA: f.CA}
-}
-
-func issue(t *testing.T, a *certtest.Authority, o certtest.Options) certificates.Config {
-	t.Helper()
-	return files(a.Write(t, t.TempDir(), o))
-}
-
-// as puts another authority's name beside a certificate, so that its owner trusts
-// a server that does not trust it.
-func as(own, ca certificates.Config) certificates.Config {
-	own.CA = ca.CA
-	return own
-}
 
 func TestCallers(t *testing.T) {
 	one, two := certtest.NewAuthority(t, "one"), certtest.NewAuthority(t, "two")
@@ -391,47 +266,5 @@ func TestConfig(t *testing.T) {
 	}
 	if text := s.Lookup("service-token").Value.String(); strings.Contains(text, "first") {
 		t.Errorf("the token is shown: %s", text)
-	}
-}
-
-// TestRefusalsAreBounded: a service that tries again and again, and one that makes
-// up reasons, fill neither the log nor the memory.
-func TestRefusalsAreBounded(t *testing.T) {
-	l, log := new(lines), logrus.New()
-	log.SetOutput(l)
-	now := time.Now()
-	r := newRefusals(log)
-	r.now = func() time.Time { return now }
-	peer := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1}
-	for range 100 {
-		r.log(peer, "/a/b", errNoToken)
-		peer.Port++
-	}
-	if n := strings.Count(l.take(), "refused"); n != 1 {
-		t.Errorf("got %d lines, want 1", n)
-	}
-	r.log(&net.TCPAddr{IP: net.IPv4(10, 0, 0, 2)}, "/a/b", errNoToken)
-	r.log(peer, "/a/b", errWrongToken)
-	if n := strings.Count(l.take(), "refused"); n != 2 {
-		t.Errorf("another host and another reason: got %d lines, want 2", n)
-	}
-	now = now.Add(quiet)
-	r.log(peer, "/a/b", errNoToken)
-	if got := l.take(); !strings.Contains(got, "more=99") {
-		t.Errorf("got %s, want more=99", got)
-	}
-	for i := range 10 * maxRefusals {
-		r.log(peer, "", errors.New(strings.Repeat("x", i)))
-	}
-	if len(r.seen) > maxRefusals+1 {
-		t.Errorf("%d reasons are remembered", len(r.seen))
-	}
-	if got := l.take(); len(got) > maxRefusals*1024 {
-		t.Errorf("the log has %d bytes", len(got))
-	}
-	now = now.Add(quiet)
-	r.log(nil, "", errNoToken)
-	if got := l.take(); !strings.Contains(got, "peer=unknown") || len(r.seen) > 2 {
-		t.Errorf("got %s, and %d are remembered", got, len(r.seen))
 	}
 }

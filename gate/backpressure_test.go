@@ -193,7 +193,7 @@ func TestLatestOnly(t *testing.T) {
 		s.reply(a.gate, &bus.Reply{Session: a.Session, Route: "a.score", LatestOnly: true, Data: []byte("two")})
 		s.reply(a.gate, &bus.Reply{Session: a.Session, Sequence: a.Sequence, Data: []byte("answer")})
 		got, last, score := 0, byte(0), ""
-		for score == "" {
+		for score != "two" { // "one" may have gone before it
 			m := c.message()
 			switch {
 			case m.Type == codec.Response: // is not conflated
@@ -203,8 +203,8 @@ func TestLatestOnly(t *testing.T) {
 				score = string(m.Body)
 			}
 		}
-		if got >= sent-50 || last != byte(sent) || score != "two" {
-			t.Errorf("%d of %d came, the last %d and %q", got, sent, last, score)
+		if got >= sent-50 || last != byte(sent) {
+			t.Errorf("%d of %d came, the last %d", got, sent, last)
 		}
 		if n := r.gate.stats.KickedSlow.Load(); n != kicked {
 			t.Errorf("%d are kicked", n-kicked)

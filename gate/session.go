@@ -300,18 +300,24 @@ func (s *session) flush() {
 // smallQueue is what may wait for a client however much waits for all.
 const smallQueue = 16 << 10
 
-// tooSlow reports whether more waits for the client than may. While much waits for
-// all of them together, each may have its share of that.
+// tooSlow reports whether more waits for the client than may. While half of what may
+// wait for all of them together does, each may have its share of that half; while all
+// of it does, nobody may add to more than a little.
 func (s *session) tooSlow() bool {
 	g := s.loop.gate
 	waits, limits := s.conn.buffered()+s.latestBytes(), &g.cfg.Limits
 	if waits > limits.WriteQueue {
 		return true
 	}
-	if waits <= smallQueue || g.unsent.Load() <= int64(limits.WriteQueues) {
+	all, most := g.unsent.Load(), int64(limits.WriteQueues)
+	switch {
+	case waits <= smallQueue || all <= most/2:
 		return false
+	case all <= most:
+		return int64(waits) > most/2/max(g.slow.Load(), 1)
+	default:
+		return true
 	}
-	return int64(waits) > int64(limits.WriteQueues)/max(g.slow.Load(), 1)
 }
 
 // expired is called by the wheel when something was to have come by now.

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ import (
 	"github.com/motto123/minigate/pkg/bench"
 	"github.com/motto123/minigate/pkg/health"
 	"github.com/motto123/minigate/pkg/load"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/process"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/terminal"
@@ -37,12 +39,13 @@ var version, commit string
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once, unless graceful listens
 	if err := newRoot().ExecuteContext(ctx); err != nil {
-		if !errors.As(err, new(process.Logged)) {
-			fmt.Fprintln(os.Stderr, "minigate:", err)
+		if ended := new(process.Ended); errors.As(err, &ended) {
+			os.Exit(ended.Code)
 		}
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "minigate:", err)
+		os.Exit(process.ExitFailed)
 	}
 }
 
@@ -66,12 +69,12 @@ func newRoot() *cobra.Command {
 		return errors.New("db: want a command: init")
 	}}
 	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings))
-	gate := command("gate", "Run a gate", cobra.NoArgs, served.RunGate, served.GateSettings)
+	gate := command("gate", "Run a gate", cobra.NoArgs, graceful(&served, (*process.Config).RunGate), served.GateSettings)
 	gate.PreRunE = check(served.CheckGate)
-	worker := command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, served.RunWorkers, served.WorkerSettings)
+	worker := command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, graceful(&served, (*process.Config).RunWorkers), served.WorkerSettings)
 	worker.PreRunE = check(served.CheckWorkers)
 	root.AddCommand(
-		command("dev", "Run everything in this process: gate, workers, bus, Redis and SQLite", cobra.NoArgs, served.RunDev, served.DevSettings),
+		command("dev", "Run everything in this process: gate, workers, bus, Redis and SQLite", cobra.NoArgs, graceful(&served, (*process.Config).RunDev), served.DevSettings),
 		gate,
 		worker,
 		db,
@@ -97,6 +100,33 @@ func command(use, short string, args cobra.PositionalArgs, run func(context.Cont
 		declare(settings.Set{FlagSet: c.Flags()})
 	}
 	return c
+}
+
+// graceful has a process that is told to stop finish what it has begun: a second
+// signal makes it hurry, a third one ends it at once.
+func graceful(c *process.Config, run func(*process.Config, context.Context, []string) error) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) error {
+		c.Ending = parts.NewEnding()
+		signals := make(chan os.Signal, 2)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		over := make(chan struct{})
+		var listening sync.WaitGroup
+		listening.Go(func() {
+			for range 2 {
+				select {
+				case <-signals:
+				case <-over:
+					return
+				}
+			}
+			signal.Stop(signals) // the third has the effect that signals have by themselves
+			c.Ending.Hurry()
+		})
+		defer listening.Wait()
+		defer close(over)
+		defer signal.Stop(signals)
+		return run(c, ctx, args)
+	}
 }
 
 // under declares settings under a heading.

@@ -6,7 +6,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,9 +114,7 @@ func (p *Process) prepareAuth() (start func(), err error) {
 	return func() {
 		p.Parts.Start("auth, in the background", s.Run)
 		p.Parts.Start("auth gRPC", func(ctx context.Context) error {
-			server := grpc.NewServer(p.GRPC...)
-			s.RegisterGRPC(server)
-			return serve(ctx, server, listener)
+			return serve(ctx, p.Worker.Ending, listener, s.RegisterGRPC, p.GRPC)
 		})
 		p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
 	}, p.observe(w)
@@ -155,21 +152,4 @@ func (p *Process) prepareEmail() (start func(), err error) {
 		how = "mails are sent by SMTP through " + cfg.SMTP.Address
 	}
 	return func() { cfg.Log.Info(how) }, nil
-}
-
-// serve serves until ctx ends, and lets running calls end then; they have
-// deadlines of their own.
-func serve(ctx context.Context, server *grpc.Server, listener net.Listener) error {
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-		server.GracefulStop()
-		if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			return err
-		}
-		return nil
-	}
 }

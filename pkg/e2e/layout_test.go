@@ -49,7 +49,7 @@ var rules = map[string]rule{
 	"pkg/bus/rabbit":    {own: []string{"pkg/bus", "pkg/metrics", "proto"}, others: []string{"github.com/rabbitmq/amqp091-go"}},
 	"pkg/bus/mem":       {own: []string{"pkg/bus", "pkg/metrics", "proto"}, others: []string{}},
 	"pkg/bus/bustest":   {own: []string{"pkg/bus", "pkg/metrics", "proto"}, others: []string{}},
-	"pkg/events":        {own: []string{"pkg/bus", "pkg/metrics", "proto"}},
+	"pkg/events":        {own: []string{"pkg/bus", "pkg/metrics", "pkg/parts", "proto"}},
 	"pkg/admin":         {own: []string{"pkg/metrics", "pkg/settings"}},
 	"pkg/logging":       {own: []string{"pkg/stack"}},
 	"pkg/failure":       {own: []string{"codec", "proto"}},
@@ -65,7 +65,7 @@ var rules = map[string]rule{
 	"pkg/grpcauth":      {own: []string{"pkg/certificates", "pkg/settings"}},
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
 	"pkg/bench": {own: []string{
-		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/worker",
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/worker",
 	}},
 }
 

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -40,6 +41,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/parts"
 )
 
 // Config is what New needs. Zero values take the defaults that stand beside
@@ -69,6 +71,8 @@ type Config struct {
 	Concurrency int
 	// Drain is how long handlers may go on after Run's context has ended; 10 s.
 	Drain time.Duration
+	// Ending, if set, may cut Drain short, and is told what was cut off.
+	Ending *parts.Ending
 }
 
 func (c Config) withDefaults() Config {
@@ -277,6 +281,7 @@ func (e *Events) route(ctx context.Context) error {
 	}
 	handlers, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	var running atomic.Int64 // handlers
 	var work sync.WaitGroup
 	work.Go(func() {
 		select {
@@ -284,16 +289,16 @@ func (e *Events) route(ctx context.Context) error {
 			return
 		case <-ctx.Done():
 		}
-		timer := time.NewTimer(e.config.Drain)
-		defer timer.Stop()
-		select {
-		case <-handlers.Done():
-		case <-timer.C:
-			stop()
+		within, cancel := e.config.Ending.Within(handlers, e.config.Drain)
+		defer cancel()
+		<-within.Done()
+		if n := running.Load(); handlers.Err() == nil && n > 0 {
+			e.config.Ending.CutOff("events: %d handlers that were stopped, whose events are delivered again", n)
 		}
+		stop()
 	})
 	for _, s := range e.subscriptions {
-		h := router.AddConsumerHandler(s.String(), s.event, e.broker.subscriber(s), s.consumer(handlers))
+		h := router.AddConsumerHandler(s.String(), s.event, e.broker.subscriber(s), counted(&running, s.consumer(handlers)))
 		h.AddMiddleware(e.middleware(ctx, s)...)
 	}
 	var consumeError error

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/proto/emailpb"
 )
 
@@ -136,6 +137,7 @@ func TestDelaysGrow(t *testing.T) {
 // A handler that runs when the process is told to stop gets to its end.
 func TestDrain(t *testing.T) {
 	backends(t, func(t *testing.T, c Config) {
+		c.Ending = parts.NewEnding()
 		e, _ := newEvents(t, c)
 		started, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		Subscribe(e, "one", "email.verification", func(ctx context.Context, _ *emailpb.Verification) error {
@@ -163,6 +165,9 @@ func TestDrain(t *testing.T) {
 		if err := receive(t, over); err != nil {
 			t.Error(err)
 		}
+		if cut := c.Ending.Cut(); len(cut) > 0 {
+			t.Errorf("%q was cut off", cut)
+		}
 		// It was acked, so that nobody gets it again.
 		if c.URL != "" {
 			if n := depth(t, c.Topology.EventQueue("one", "email.verification")); n != 0 {
@@ -172,21 +177,32 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// Handlers are stopped when their time is over, or when the process hurries, and
+// that is told.
 func TestDrainEnds(t *testing.T) {
-	c := config(t, "")
-	c.Drain = 10 * time.Millisecond
-	e, _ := newEvents(t, c)
-	started := make(chan struct{}, 10)
-	Subscribe(e, "one", "email.verification", func(ctx context.Context, _ *emailpb.Verification) error {
-		started <- struct{}{}
-		<-ctx.Done()
-		return ctx.Err()
-	})
-	stop := run(t, e)
-	publish(t, e, mail("1"))
-	receive(t, started)
-	if err := stop(); err != nil {
-		t.Fatal(err)
+	for _, hurry := range []bool{false, true} {
+		c := config(t, "")
+		c.Drain, c.Ending = 10*time.Millisecond, parts.NewEnding()
+		if hurry {
+			c.Drain = time.Hour
+			c.Ending.Hurry() // heeded when Run is to end
+		}
+		e, _ := newEvents(t, c)
+		started := make(chan struct{}, 10)
+		Subscribe(e, "one", "email.verification", func(ctx context.Context, _ *emailpb.Verification) error {
+			started <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		stop := run(t, e)
+		publish(t, e, mail("1"))
+		receive(t, started)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if cut := c.Ending.Cut(); len(cut) != 1 || !strings.HasPrefix(cut[0], "events: 1 handlers") {
+			t.Errorf("hurry=%v: %q was cut off", hurry, cut)
+		}
 	}
 }
 

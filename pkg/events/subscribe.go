@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -153,5 +154,14 @@ func (s *subscription) consumer(handlers context.Context) message.NoPublishHandl
 		ctx, cancel := context.WithTimeout(context.WithValue(handlers, contextKey{}, m.UUID), s.timeout)
 		defer cancel()
 		return s.handle(ctx, m)
+	}
+}
+
+// counted keeps count of the handlers that run.
+func counted(running *atomic.Int64, handle message.NoPublishHandlerFunc) message.NoPublishHandlerFunc {
+	return func(m *message.Message) error {
+		running.Add(1)
+		defer running.Add(-1)
+		return handle(m)
 	}
 }

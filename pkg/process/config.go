@@ -18,6 +18,7 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/logging"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/workers"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	Workers       workers.Process
 	Data          string // the folder of a process that has everything in it
 	Production    bool   // see CheckGate and CheckWorkers
+
+	Ending *parts.Ending // may hurry the end of the process
 
 	Schema      string // of the database, in SQL
 	DefaultGate string // where clients look for a gate unless told

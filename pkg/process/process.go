@@ -26,12 +26,6 @@ import (
 	"github.com/motto123/minigate/workers"
 )
 
-// Logged is an error whose reader has seen it in the log.
-type Logged struct{ error }
-
-// Unwrap is what was logged.
-func (l Logged) Unwrap() error { return l.error }
-
 // process is what the parts of one process share.
 type process struct {
 	workers.Process
@@ -69,13 +63,11 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 		}
 	}
 	p.Process.Admin.Draining()
+	told, quiet := time.Now(), p.sayHurry()
 	p.Parts.Stop()
-	if err = errors.Join(err, p.Parts.Wait()); err != nil {
-		log.WithError(err).Error("ended")
-		err = Logged{err}
-	} else {
-		log.Info("ended")
-	}
+	err = errors.Join(err, p.Parts.Wait())
+	quiet()
+	err = p.tell(err, time.Since(told))
 	return errors.Join(err, log.Close())
 }
 
@@ -137,7 +129,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if err != nil {
 		return err
 	}
-	if p.Events, err = events.New(events.Config{Topology: p.topology, URL: p.RabbitMQ}, p.log); err != nil {
+	if p.Events, err = events.New(events.Config{Topology: p.topology, URL: p.RabbitMQ, Ending: p.Ending}, p.log); err != nil {
 		return err
 	}
 	calls, err := p.secure(names, withGate)
@@ -150,7 +142,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	p.Parts.Closing("calls of the auth service", p.Users)
 
 	p.Process.Log, p.Mails = p.log, os.Stdout
-	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log = p.bus, p.topology, present, p.log
+	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log, p.Worker.Ending = p.bus, p.topology, present, p.log, p.Ending
 	p.Auth.Prefix = p.Prefix
 	if err := p.Start(names...); err != nil {
 		return err

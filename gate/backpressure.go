@@ -32,6 +32,9 @@ func (s *session) wanted() bool {
 	if s.isFull || s.isRefused || s.isLeaving {
 		return false
 	}
+	if s.state == opened { // a handshake is published nowhere, and has to come in time
+		return true
+	}
 	l := s.loop
 	if l.congested && !s.isHeld {
 		s.isHeld = true

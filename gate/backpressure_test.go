@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -112,6 +113,8 @@ func TestFullPublisher(t *testing.T) {
 	}
 	busy, bystander, elsewhere := of[0][0], of[0][1], of[1][0]
 	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release)
 	b.set(bus.Up, nil, hold)
 	const n = 60
 	inOrder(busy, n, 1000)
@@ -127,8 +130,11 @@ func TestFullPublisher(t *testing.T) {
 	if _, err := bystander.in.ReadByte(); err == nil {
 		t.Error("the gate reads from the sockets of a publisher that is full")
 	}
+	for range r.gate.loops { // one client of each
+		r.login(t, overTCP, "") // who would otherwise be kicked for saying nothing
+	}
 	b.set(bus.Up, nil, nil)
-	close(hold)
+	release()
 	for i := range uint64(n) {
 		if m := busy.message(); failed(t, m) != codes.OK || m.ID != i {
 			t.Fatalf("got %+v", m)

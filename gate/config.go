@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -78,13 +79,13 @@ type Limits struct {
 	InFlight            int // unanswered requests of one session; 64
 	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
 	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
-	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB
+	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
-	WriteQueues         int // bytes that wait for all slow clients together, before each has to keep to its share; 256 MiB
+	WriteQueues         int // bytes that wait for all slow clients together, before each has to keep to its share; 256 MiB, or less
 	Handshakes          int // tokens that are verified at once; 1,024
 	Routes              int // codes in the dictionary; 4,096
 	GroupsPerSession    int // 64
-	PendingPerPublisher int // bytes of requests that wait for the broker; 16 MiB
+	PendingPerPublisher int // bytes of requests that wait for the broker; 16 MiB, or less
 }
 
 // Verifier says whose token it is.
@@ -120,12 +121,12 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Limits.InFlight, 64)
 	setDefault(&c.Limits.Message, 1<<20)
 	setDefault(&c.Limits.WriteQueue, 1<<20)
-	setDefault(&c.Limits.WriteQueues, 256<<20)
-	setDefault(&c.Limits.Unfinished, 256<<20)
+	setDefault(&c.Limits.WriteQueues, memoryShare(256<<20, 8))
+	setDefault(&c.Limits.Unfinished, memoryShare(256<<20, 8))
 	setDefault(&c.Limits.Handshakes, 1024)
 	setDefault(&c.Limits.Routes, 4096)
 	setDefault(&c.Limits.GroupsPerSession, 64)
-	setDefault(&c.Limits.PendingPerPublisher, 16<<20)
+	setDefault(&c.Limits.PendingPerPublisher, memoryShare(16<<20, 16))
 	if c.AdvertiseGRPC == "" {
 		c.AdvertiseGRPC = c.GRPC
 	}
@@ -148,6 +149,16 @@ func fileLimit() int {
 	files := int(min(limit.Cur, math.MaxInt32))
 	return max(files*3/4-64, 16)
 }
+
+// memoryShare is usual, or where that is less a share of the memory that the process
+// is told to keep to (GOMEMLIMIT): what waits in a gate takes up to about twice its
+// size, and all that may wait is to fit into half of it.
+func memoryShare(usual, parts int64) int {
+	return int(max(min(usual, debug.SetMemoryLimit(-1)/parts), leastShare))
+}
+
+// leastShare is for one message of the usual size.
+const leastShare = 1 << 20
 
 func setDefault[T int | time.Duration](v *T, to T) {
 	if *v == 0 {

@@ -348,29 +348,3 @@ func TestHeartbeat(t *testing.T) {
 		}
 	})
 }
-
-func TestConfig(t *testing.T) {
-	b := start(t).bus
-	for name, change := range map[string]func(*Config){
-		"no address":      func(c *Config) { c.TCP = "" },
-		"bad address":     func(c *Config) { c.TCP = "7001" },
-		"no bus":          func(c *Config) { c.Bus = nil },
-		"heartbeat":       func(c *Config) { c.Heartbeat = 1500 * time.Millisecond },
-		"request timeout": func(c *Config) { c.RequestTimeout = -1 },
-		"257 loops":       func(c *Config) { c.Loops = 257 },
-		"-1 loops":        func(c *Config) { c.Loops = -1 },
-		"tiny message":    func(c *Config) { c.Limits.Message = 1000 },
-		"huge message":    func(c *Config) { c.Limits.Message = maxMessage + 1 },
-		"routes":          func(c *Config) { c.Limits.Routes = 65536 },
-		"write queue":     func(c *Config) { c.Limits.WriteQueue = -1 },
-	} {
-		cfg := Config{TCP: "127.0.0.1:0", Bus: b}
-		change(&cfg)
-		if _, err := New(cfg); err == nil || !strings.HasPrefix(err.Error(), "gate: ") {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-	if _, err := New(Config{TCP: "127.0.0.1:0", Bus: b, Loops: 256}); err != nil {
-		t.Error(err)
-	}
-}

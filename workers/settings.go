@@ -18,6 +18,9 @@ func (p *Process) WorkerSettings(s settings.Set) {
 // AuthSettings declares the settings of the auth worker.
 func (p *Process) AuthSettings(s settings.Set) {
 	s.Address(&p.AuthGRPC, "auth-grpc", "127.0.0.1:7102", false, "where the auth worker is called by gRPC")
+	s.Addresses(&p.Etcd.Servers, "etcd", nil, "etcd servers that the auth worker registers auth-grpc with, as PREFIX/auth; none where empty")
+	s.Address(&p.Etcd.Advertise, "auth-advertise", "", true, "where others reach auth-grpc, as registered; nothing is where it listens, or the machine's address as etcd sees it")
+	s.Duration(&p.Etcd.Lease, "etcd-lease", 10*time.Second, 2*time.Second, time.Hour, "how long an auth worker that was killed stays registered, in whole seconds")
 	s.Duration(&p.Auth.TokenLife, "token-life", 30*24*time.Hour, time.Minute, 10*365*24*time.Hour, "how long a login lasts")
 	s.Duration(&p.Auth.CodeLife, "code-life", 15*time.Minute, time.Minute, 24*time.Hour, "how long a mailed code is good for")
 	l := &p.Auth.Limits

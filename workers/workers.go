@@ -6,6 +6,7 @@ package workers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -44,6 +45,7 @@ type Process struct {
 	Auth     auth.Config         // its settings; what stands above is filled in
 	AuthGRPC string              // host:port on which the Auth service is called
 	GRPC     []grpc.ServerOption // of the Auth service, for example its credentials
+	Etcd     Etcd                // that it is registered with
 	Email    email.Config
 	Mails    io.Writer // takes mails for people where no mail server is named
 }
@@ -104,6 +106,10 @@ func (p *Process) prepareAuth() (start func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth: listen for gRPC (--auth-grpc): %w", err)
 	}
+	registered, err := p.registration("auth", listener.Addr())
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	w := worker.New("auth", p.Worker)
 	s.Register(w)
 	events.Subscribe(p.Events, "auth", "session.closed", s.SessionClosed)
@@ -116,6 +122,9 @@ func (p *Process) prepareAuth() (start func(), err error) {
 		p.Parts.Start("auth gRPC", func(ctx context.Context) error {
 			return serve(ctx, p.Worker.Ending, listener, s.RegisterGRPC, p.GRPC)
 		})
+		if registered != nil { // until gRPC ends, and not longer
+			p.Parts.Start("auth in etcd", registered.Run)
+		}
 		p.Parts.Start("auth", whenReady(p.DB, cfg.Log, w.Run, "users"))
 	}, p.observe(w)
 }

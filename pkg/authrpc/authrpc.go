@@ -7,30 +7,30 @@ package authrpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/discovery"
 	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/proto/authpb"
 )
 
 // Config says where the Auth service is.
 type Config struct {
-	// Addresses are host:port of its replicas, at least one.
-	Addresses []string
+	// Address is where its replicas are, as discovery.Dial takes it.
+	Address string
 	// Options secure the calls; none is plain text.
 	Options []grpc.DialOption
-	// Timeout bounds a call whose context ends later; 3 s where it is 0.
+	// Timeout bounds a call whose context ends later; 3 s where it is 0. So long a
+	// call also waits for a replica, where there is none now.
 	Timeout time.Duration
+	// Log takes what becomes of looking for replicas; nil is nowhere.
+	Log logrus.FieldLogger
 }
 
 // Client calls the Auth service. Its methods are safe to call at once; their
@@ -41,41 +41,15 @@ type Client struct {
 	timeout time.Duration
 }
 
-// serviceConfig takes replicas in turn, and tries again what no replica has seen.
-const serviceConfig = `{
-	"loadBalancingConfig": [{"round_robin": {}}],
-	"methodConfig": [{
-		"name": [{"service": "auth.Auth"}],
-		"retryPolicy": {
-			"maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.2s", "backoffMultiplier": 2,
-			"retryableStatusCodes": ["UNAVAILABLE"]
-		}
-	}]
-}`
-
 // New returns a client; it connects with the first call.
 func New(cfg Config) (*Client, error) {
-	if len(cfg.Addresses) == 0 {
-		return nil, errors.New("authrpc: no address of the auth service")
-	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 3 * time.Second
 	}
-	replicas := manual.NewBuilderWithScheme("auth")
-	var state resolver.State
-	for _, address := range cfg.Addresses {
-		// A replica's certificate has the host by which it is called.
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, fmt.Errorf("authrpc: %w", err)
-		}
-		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address, ServerName: host}}})
-	}
-	replicas.InitialState(state)
-	conn, err := grpc.NewClient("auth:///replicas", append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // unless Options say otherwise
-		grpc.WithResolvers(replicas), grpc.WithDefaultServiceConfig(serviceConfig),
-	}, cfg.Options...)...)
+	// Both calls only read.
+	conn, err := discovery.Dial(cfg.Address, discovery.Config{
+		Options: cfg.Options, Repeatable: []string{authpb.Auth_ServiceDesc.ServiceName}, Log: cfg.Log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("authrpc: %w", err)
 	}
@@ -85,30 +59,34 @@ func New(cfg Config) (*Client, error) {
 // Verify says whose token it is; the code is Unauthenticated where it is
 // nobody's. gate and session are what the token is used for.
 func (c *Client) Verify(ctx context.Context, token, gate string, session uint64) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	calling, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	out, err := c.auth.Verify(ctx, &authpb.VerifyRequest{Token: token, Gate: gate, Session: session})
+	out, err := c.auth.Verify(calling, &authpb.VerifyRequest{Token: token, Gate: gate, Session: session})
 	if err != nil {
-		return 0, failure(err)
+		return 0, failure(ctx, err)
 	}
 	return out.GetUser(), nil
 }
 
 // Users returns the users of some ids, without those that do not exist.
 func (c *Client) Users(ctx context.Context, in *authpb.UsersRequest, opts ...grpc.CallOption) (*authpb.UsersResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	calling, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	out, err := c.auth.Users(ctx, in, opts...)
-	return out, failure(err)
+	out, err := c.auth.Users(calling, in, opts...)
+	return out, failure(ctx, err)
 }
 
 // failure does not let a refusal of this process pass for one of a user's token:
-// clients would throw good tokens away.
-func failure(err error) error {
-	if !grpcauth.Refused(err) {
-		return err
+// clients would throw good tokens away. And that no replica took a call in time is
+// the service's fault, unless the caller's own time was over.
+func failure(ctx context.Context, err error) error {
+	switch {
+	case grpcauth.Refused(err):
+		return status.Error(codes.Unavailable, "the auth service refuses this process, and has logged why")
+	case status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil:
+		return status.Error(codes.Unavailable, "the auth service did not answer: "+status.Convert(err).Message())
 	}
-	return status.Error(codes.Unavailable, "the auth service refuses this process, and has logged why")
+	return err
 }
 
 // Close ends the connections.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
@@ -45,7 +47,12 @@ func (r *replica) Users(context.Context, *authpb.UsersRequest) (*authpb.UsersRes
 
 func serve(t *testing.T, options ...grpc.ServerOption) (*replica, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveAt(t, "127.0.0.1:0", options...)
+}
+
+func serveAt(t *testing.T, address string, options ...grpc.ServerOption) (*replica, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +71,7 @@ func serve(t *testing.T, options ...grpc.ServerOption) (*replica, string) {
 
 func client(t *testing.T, addresses ...string) *Client {
 	t.Helper()
-	c, err := New(Config{Addresses: addresses})
+	c, err := New(Config{Address: strings.Join(addresses, ",")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +109,8 @@ func TestCallsAreSharedByTheReplicasAndTriedAgain(t *testing.T) {
 	}
 }
 
-func TestNobodyThereIsUnavailable(t *testing.T) {
+// TestNobodyThere: a call waits for a replica, but not for ever.
+func TestNobodyThere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -111,12 +119,55 @@ func TestNobodyThereIsUnavailable(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client(t, address).Verify(context.Background(), "good", "g", 7); status.Code(err) != codes.Unavailable {
+	c, err := New(Config{Address: address, Timeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Verify(t.Context(), "good", "g", 7); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := New(Config{}); err == nil {
-		t.Error("no address was taken")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Users(ctx, &authpb.UsersRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("when the caller's time is over: %v", err)
 	}
+	for _, bad := range []string{"", "http://auth:7102"} {
+		if _, err := New(Config{Address: bad}); err == nil {
+			t.Errorf("the address %q was taken", bad)
+		}
+	}
+}
+
+// TestReplicaThatComesLate: who asks meanwhile gets an answer.
+func TestReplicaThatComesLate(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, l.Addr().String())
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Users(brief(t), &authpb.UsersRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Fatalf("without a replica: %v", err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := c.Verify(t.Context(), "good", "g", 7)
+		answered <- err
+	}()
+	serveAt(t, l.Addr().String())
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
+// brief is a context that ends soon.
+func brief(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func guard(t *testing.T, cfg grpcauth.Config) *grpcauth.Guard {
@@ -143,7 +194,7 @@ func TestServicesShowWhoTheyAre(t *testing.T) {
 	_, address := serve(t, options...)
 	try := func(cfg grpcauth.Config) error {
 		t.Helper()
-		c, err := New(Config{Addresses: []string{address}, Options: guard(t, cfg).DialOptions()})
+		c, err := New(Config{Address: address, Timeout: time.Second, Options: guard(t, cfg).DialOptions()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +218,7 @@ func TestServicesShowWhoTheyAre(t *testing.T) {
 	if err := try(grpcauth.Config{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("plain text: got %v", err)
 	}
-	if _, err := New(Config{Addresses: []string{"nowhere"}}); err == nil {
+	if _, err := New(Config{Address: "nowhere"}); err == nil {
 		t.Error("an address without a port was taken")
 	}
 }

@@ -111,7 +111,7 @@ func TestGateRestarted(t *testing.T) {
 		c := dial(t, g, client.Options{Reconnect: s.quick()})
 		g.close()
 		g.answers(`{"code":200}`) // without a dictionary
-		for range 3 { // attempts in vain
+		for range 3 {             // attempts in vain
 			s.wait(t, client.Reconnecting)
 		}
 		answered := make(chan error, 1)

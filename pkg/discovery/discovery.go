@@ -43,8 +43,9 @@ type Config struct {
 
 const (
 	lookupTimeout  = 5 * time.Second // of one question to DNS or etcd
-	lookupInterval = time.Second     // between two questions that failures ask for
-	maxReplicas    = 1024            // of a service; more are left out
+	leaveTimeout   = 2 * time.Second
+	lookupInterval = time.Second // between two questions that failures ask for
+	maxReplicas    = 1024        // of a service; more are left out
 	firstWait      = 100 * time.Millisecond
 	longestWait    = 2 * time.Second
 )
@@ -162,11 +163,14 @@ func parse(text string) (target, error) {
 
 func bad(text string) error { return fmt.Errorf("%w, got %q", errTarget, text) }
 
-// addresses reads host:port,host:port…
+// addresses reads host:port,host:port…, where no host is this one.
 func addresses(text string) ([]string, error) {
 	var list []string
 	for part := range strings.SplitSeq(text, ",") {
 		part = strings.TrimSpace(part)
+		if strings.HasPrefix(part, ":") {
+			part = "localhost" + part
+		}
 		if checkAddress(part) != nil {
 			return nil, bad(text)
 		}

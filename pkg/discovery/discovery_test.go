@@ -14,7 +14,7 @@ import (
 
 func TestCheck(t *testing.T) {
 	for _, good := range []string{
-		"auth:7102", "127.0.0.1:7102", "[::1]:7102,other:1", " a:1 , b:2 ", "dns:///auth:7102", "dns://1.1.1.1/auth.ns.svc:7102",
+		"auth:7102", "127.0.0.1:7102", "[::1]:7102,other:1", " a:1 , b:2 ", ":7102", "dns:///auth:7102", "dns://1.1.1.1/auth.ns.svc:7102",
 		"dns://127.0.0.1:5353/auth:1", "dns://[::1]:53/auth:1", "etcd://e:2379/minigate/auth", "etcd://e:2379,f:2379/auth", "etcd://e:2379/auth/",
 	} {
 		if err := discovery.Check(good); err != nil {
@@ -22,7 +22,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"", ",", "auth", "auth:", ":7102", "auth:0", "auth:65536", "auth:http", "a:1,", "a:1,b", "a:1 b:2", "a/b:1",
+		"", ",", "auth", "auth:", ":", "auth:0", "auth:65536", "auth:http", "a:1,", "a:1,b", "a:1 b:2", "a/b:1",
 		"dns:///auth", "dns://auth:7102", "dns:///:7102", "dns:///a:1,b:2", "dns://x:y/auth:1", "dns://auth:7102/", "dns:///a/b:1",
 		"etcd:///minigate/auth", "etcd://e/minigate/auth", "etcd://e:2379", "etcd://e:2379/", "etcd://e:2379//", "http://auth:7102", "://", "x://a:1",
 	} {

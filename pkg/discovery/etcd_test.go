@@ -330,7 +330,7 @@ func TestEtcdAwayAtTheEnd(t *testing.T) {
 	etcd.do("kill")
 	began := time.Now()
 	stop()
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("that took %v", took)
 	}
 	j.wait("not taken out of etcd; that happens by itself within 1h0m0s")

@@ -57,7 +57,7 @@ func NewRegistration(cfg RegistrationConfig) (*Registration, error) {
 }
 
 // Run keeps the replica registered until ctx ends, and then takes the entry away,
-// for up to 5 s. It waits for an etcd that is not there, and registers again in one
+// for up to 2 s. It waits for an etcd that is not there, and registers again in one
 // that was away for longer than the lease or has lost its data.
 func (r *Registration) Run(ctx context.Context) error {
 	client, err := openEtcd(r.cfg.Etcd)
@@ -147,7 +147,7 @@ func (r *Registration) hold(ctx context.Context, client *clientv3.Client, lease 
 
 // leave gives the lease back, and the entry with it.
 func (r *Registration) leave(client *clientv3.Client, lease clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout) // what Run was given has ended
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout) // what Run was given has ended
 	defer cancel()
 	if _, err := client.Revoke(ctx, lease); err != nil {
 		r.cfg.Log.WithError(err).Warnf("not taken out of etcd; that happens by itself within %v", r.cfg.Lease)

@@ -59,7 +59,7 @@ var rules = map[string]rule{
 	"pkg/health":        {own: []string{"pkg/settings"}},
 	"pkg/process":       {own: []string{"codec", "proto", "pkg", "gate", "workers"}, never: clients},
 	"pkg/presence":      {others: []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
-	"pkg/authrpc":       {own: []string{"proto", "pkg/certificates", "pkg/grpcauth", "pkg/settings"}, others: []string{"google.golang.org/grpc"}},
+	"pkg/authrpc":       {own: []string{"proto", "pkg/certificates", "pkg/discovery", "pkg/grpcauth", "pkg/settings"}, others: []string{"google.golang.org/grpc", "github.com/sirupsen/logrus"}},
 	"pkg/certificates":  {own: []string{"pkg/settings"}},
 	"pkg/proxyprotocol": {own: []string{"pkg/settings"}},
 	"pkg/grpcauth":      {own: []string{"pkg/certificates", "pkg/settings"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/discovery"
 	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/parts"
@@ -26,19 +27,19 @@ import (
 // Config is what the processes need. Its settings are declared by the methods
 // below, for the commands that have them.
 type Config struct {
-	Log           logging.Config
-	Prefix        string        // of all names in RabbitMQ and Redis
-	RabbitMQ      string        // a URL
-	Redis         string        // host:port or a URL
-	Database      string        // a URL
-	DatabaseWait  time.Duration // for one that does not answer yet
-	AuthAddresses []string
-	GRPC          grpcauth.Config // of the calls between services
-	Gate          gate.Config
-	Admin         admin.Config
-	Workers       workers.Process
-	Data          string // the folder of a process that has everything in it
-	Production    bool   // see CheckGate and CheckWorkers
+	Log          logging.Config
+	Prefix       string          // of all names in RabbitMQ and Redis
+	RabbitMQ     string          // a URL
+	Redis        string          // host:port or a URL
+	Database     string          // a URL
+	DatabaseWait time.Duration   // for one that does not answer yet
+	AuthAddress  string          // as discovery.Dial takes it
+	GRPC         grpcauth.Config // of the calls between services
+	Gate         gate.Config
+	Admin        admin.Config
+	Workers      workers.Process
+	Data         string // the folder of a process that has everything in it
+	Production   bool   // see CheckGate and CheckWorkers
 
 	Ending *parts.Ending // may hurry the end of the process
 
@@ -104,7 +105,7 @@ func (c *Config) logSettings(s settings.Set) {
 
 func (c *Config) authSettings(s settings.Set) {
 	s = s.Group("Calls between services")
-	s.Addresses(&c.AuthAddresses, "auth-address", []string{"127.0.0.1:7102"}, "gRPC addresses of the auth workers")
+	s.Checked(&c.AuthAddress, "auth-address", "127.0.0.1:7102", "address", discovery.Want, "where the auth workers are called by gRPC", discovery.Check)
 }
 
 func (c *Config) productionSettings(s settings.Set) {
@@ -130,6 +131,6 @@ func (c *Config) RunDev(ctx context.Context, _ []string) error {
 	if c.Log.File == "" {
 		c.Log.File = filepath.Join(c.Data, "minigate.log")
 	}
-	c.AuthAddresses = []string{c.Workers.AuthGRPC}
+	c.AuthAddress = c.Workers.AuthGRPC
 	return c.run(ctx, embed, workers.Names(), true)
 }

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/motto123/minigate/pkg/discovery"
 	"github.com/motto123/minigate/pkg/grpcauth"
 )
 
@@ -35,6 +36,7 @@ func (p *process) secure(names []string, withGate bool) ([]grpc.DialOption, erro
 		}
 	}
 	p.Gate.GRPCOptions = append(p.Gate.GRPCOptions, p.Process.GRPC...)
+	p.Process.GRPC = append(p.Process.GRPC, discovery.ServerOption())
 	p.Worker.GateOptions = guard.DialOptions()
 	p.Parts.Start("the certificates of gRPC", guard.Run)
 	return guard.DialOptions(), nil

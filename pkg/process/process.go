@@ -136,7 +136,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if err != nil {
 		return err
 	}
-	if p.Users, err = authrpc.New(authrpc.Config{Addresses: p.AuthAddresses, Options: calls}); err != nil {
+	if p.Users, err = authrpc.New(authrpc.Config{Address: p.AuthAddress, Options: calls, Log: p.log}); err != nil {
 		return err
 	}
 	p.Parts.Closing("calls of the auth service", p.Users)
@@ -161,7 +161,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 			return err
 		}
 	}
-	cfg.Bus, cfg.Topology, cfg.Presence, cfg.Events, cfg.Verify, cfg.Log = p.bus, p.topology, present, p.Events, p.Users, p.log
+	cfg.Bus, cfg.Topology, cfg.Presence, cfg.Events, cfg.Verify, cfg.Log, cfg.Ending = p.bus, p.topology, present, p.Events, p.Users, p.log, p.Ending
 	g, err := gate.New(cfg)
 	if err != nil {
 		return err

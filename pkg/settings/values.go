@@ -171,6 +171,19 @@ func (s Set) Text(v *string, name, def, usage string, allowed ...string) {
 	})
 }
 
+// Checked declares a text that check takes. kind is for the help, and want says
+// what is taken.
+func (s Set) Checked(v *string, name, def, kind, want, usage string, check func(string) error) {
+	*v = def
+	s.add(name, usage, def, form{kind: kind, want: want}, func(text string) error {
+		if err := check(text); err != nil {
+			return err
+		}
+		*v = text
+		return nil
+	})
+}
+
 // Address declares a host:port; optional ones may be empty.
 func (s Set) Address(v *string, name, def string, optional bool, usage string) {
 	*v = def

@@ -17,6 +17,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/certificates"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/pkg/proxyprotocol"
 )
@@ -54,6 +55,9 @@ type Config struct {
 	// Events takes session.bound and session.closed; nil for none.
 	Events Events
 	Log    logrus.FieldLogger
+
+	// Ending hears what the gate gave up at its end, and can hurry that; nil for none.
+	Ending *parts.Ending
 
 	// GRPCOptions are given to the gRPC server, for example its credentials.
 	GRPCOptions []grpc.ServerOption

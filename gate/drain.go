@@ -27,6 +27,7 @@ func (g *Gate) drain(stopAccepting []func()) {
 	g.await(g.cfg.DrainTimeout, g.unfinishedSessions)
 	if cut := g.cutOff(); cut > 0 {
 		g.stats.CutOff.Add(int64(cut))
+		g.cfg.Ending.CutOff("gate: requests of %d clients", cut)
 		g.log.Warnf("the gate ends without waiting longer for the requests of %d clients", cut)
 	}
 	// Who is cut off before it has read its kick may never get to read it.
@@ -59,6 +60,8 @@ func (g *Gate) sendAway() {
 		}
 		select {
 		case <-ticker.C:
+		case <-g.cfg.Ending.Hurried():
+			return
 		case <-g.base.Done():
 			return
 		}
@@ -122,7 +125,7 @@ func (g *Gate) cutOff() (cut int) {
 
 // await waits until there is nothing to wait for, or no time left.
 func (g *Gate) await(limit time.Duration, waiting func(context.Context) bool) {
-	ctx, cancel := context.WithTimeout(g.base, limit)
+	ctx, cancel := g.cfg.Ending.Within(g.base, limit)
 	defer cancel()
 	ticker := time.NewTicker(drainStep)
 	defer ticker.Stop()

@@ -13,6 +13,7 @@ import (
 func (s *session) fail(p *pending, code codes.Code, text string) {
 	g := s.loop.gate
 	g.stats.failed(code)
+	g.measures.answered(p.route, code, s.loop.micros-p.began)
 	if s.state != active {
 		return
 	}

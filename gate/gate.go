@@ -43,6 +43,7 @@ type Gate struct {
 	users         *users
 	shards        []*bus.Coalescer[ref]
 	stats         Stats
+	measures      *measures
 
 	certificates *certificates.Files // nil without TLS
 	tls          *tls.Config
@@ -133,6 +134,7 @@ func New(cfg Config) (*Gate, error) {
 		ended:         make(chan struct{}),
 	}
 	g.limits.of = make(map[netip.Addr]int)
+	g.measures = newMeasures(g)
 	if cfg.TLS.Cert != "" || cfg.TLS.Key != "" {
 		cfg.TLS.Log = g.log
 		if g.certificates, err = certificates.New(cfg.TLS); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/bus/mem"
 	"github.com/motto123/minigate/pkg/failure"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -319,5 +321,33 @@ func TestCalledAfterEnd(t *testing.T) {
 	var ran atomic.Bool
 	if _, err := onLoop(t.Context(), l, func() (int, error) { ran.Store(true); return 0, nil }); err == nil || ran.Load() {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestHurriedEnd: a gate that is told to hurry does not wait for requests in flight,
+// answers them, and says whom it has cut off.
+func TestHurriedEnd(t *testing.T) {
+	ending := parts.NewEnding()
+	r := start(t, func(c *Config) { c.DrainTimeout, c.Ending = time.Hour, ending })
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	c.send(request(1, "a.b", "never answered"))
+	s.next()
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	eventually(t, "the gate drains", r.gate.Draining)
+	ending.Hurry()
+	if m := c.message(); m.ID != 1 || failed(t, m) != codes.Unavailable {
+		t.Errorf("got %+v", m)
+	}
+	if kick := c.ends(); kick != kickShutdown {
+		t.Errorf("kick %q", kick)
+	}
+	c.close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if cut := ending.Cut(); len(cut) != 1 || !strings.Contains(cut[0], "1 client") {
+		t.Errorf("cut off: %q", cut)
 	}
 }

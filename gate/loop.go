@@ -35,6 +35,7 @@ type loop struct {
 	busy     list // sessions with requests that wait
 	counter  uint64
 	now      int64 // milliseconds from the gate's beginning to this turn's
+	micros   int64 // the same in microseconds
 	wall     int64 // the same instant in Unix milliseconds, which other processes read
 	shard    *bus.Coalescer[ref]
 	present  []*session // that are still to be told that the gate ends
@@ -142,7 +143,8 @@ func (l *loop) do(f func()) {
 // setNow begins a turn.
 func (l *loop) setNow() {
 	now := time.Now()
-	l.now, l.wall = now.Sub(l.gate.began).Milliseconds(), now.UnixMilli()
+	since := now.Sub(l.gate.began)
+	l.now, l.micros, l.wall = since.Milliseconds(), since.Microseconds(), now.UnixMilli()
 }
 
 // tick lets time pass: handshakes that do not come, heartbeats that stay away,

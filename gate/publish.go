@@ -23,6 +23,7 @@ type ref struct {
 type pending struct {
 	id         uint64 // the client's
 	deadline   int64  // as loop.now
+	began      int64  // as loop.micros
 	route      string
 	sequence   uint32
 	code       uint16 // the route's code, where compressed
@@ -39,7 +40,7 @@ func (s *session) publish(m *codec.Message) {
 	g.stats.Messages.Add(1)
 	p := pending{
 		id: m.ID, data: m.Data, code: m.Code, compressed: m.Compressed,
-		notify: m.Type == codec.Notify, deadline: l.now + g.timeoutMillis,
+		notify: m.Type == codec.Notify, deadline: l.now + g.timeoutMillis, began: l.micros,
 	}
 	if !s.allowed() {
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests a second", g.cfg.Limits.RequestsPerSecond))
@@ -90,6 +91,9 @@ func (s *session) publish(m *codec.Message) {
 	safe := p.notify && waits
 	envelope, err := l.shard.Add(p.route, s.envelope, l.item, safe, ref{session: s.id, sequence: p.sequence, notify: safe})
 	if err != nil {
+		if errors.Is(err, bus.ErrFull) {
+			g.measures.hit(limitPending)
+		}
 		code, text := refusal(err)
 		s.reject(m, &p, code, text)
 		return
@@ -176,6 +180,9 @@ func (s *session) allowed() bool {
 	s.tokens = min(rate, s.tokens+rate*float32(now-s.tokensAt)/1000)
 	s.tokensAt = now
 	s.tokens--
+	if s.tokens < 0 {
+		s.loop.gate.measures.hit(limitRate)
+	}
 	if s.tokens < -rate {
 		s.kick(kickRate, fmt.Sprintf("over %v requests a second", rate))
 	}

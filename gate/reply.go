@@ -90,14 +90,16 @@ func (l *loop) reply(r *bus.Reply) {
 		s.fail(&p, codes.Internal, "the service answered in an unknown data type")
 		return
 	}
-	s.respond(&p, codec.Response, codec.DataType(r.DataType), r.Name, r.Data)
+	if s.respond(&p, codec.Response, codec.DataType(r.DataType), r.Name, r.Data) {
+		g.measures.answered(p.route, codes.Code(r.Code), l.micros-p.began)
+	}
 }
 
 // respond writes a Response or an Ack, in the form of route that the request
-// used.
-func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, name, body []byte) {
+// used. Where it can not, it writes an error and returns false.
+func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, name, body []byte) bool {
 	if s.state != active {
-		return
+		return true
 	}
 	m := codec.Message{
 		Type: t, Data: data, ID: p.id, Compressed: p.compressed, Code: p.code, Name: name, Body: body,
@@ -109,12 +111,15 @@ func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, 
 	switch err := s.encode(&m); {
 	case err == nil:
 		s.flushLarge()
+		return true
 	case errors.Is(err, errTooLarge):
+		s.loop.gate.measures.hit(limitAnswer)
 		s.fail(p, codes.ResourceExhausted, "the answer is too large for this client")
 	default: // a name that is none, for example
 		s.loop.gate.log.WithError(err).WithField("route", p.route).Error("encode an answer")
 		s.fail(p, codes.Internal, "the service's answer can not be written")
 	}
+	return false
 }
 
 // errTooLarge: the message is over the limit, or over one packet and the client

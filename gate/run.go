@@ -95,6 +95,7 @@ func (g *Gate) announced(a *bus.Announcement) error {
 		g.stats.AnnouncementsFailed.Add(int64(bad))
 		g.log.Warnf("service %.64q announces %d names that are no routes of it, such as %.64q", a.Service, bad, example)
 	}
+	g.measures.announced(routes)
 	if err := g.dictionary.Add(routes...); err != nil {
 		// Clients then name these routes in full.
 		g.stats.AnnouncementsFailed.Add(1)

@@ -164,12 +164,16 @@ func (s *session) activePacket(p codec.Packet) error {
 		message, done, err := s.assembler.Add(p, g.cfg.Limits.Message)
 		total := g.unfinished.Add(int64(s.assembler.Buffered() - held))
 		if err != nil {
+			if errors.Is(err, codec.ErrMessageSize) {
+				g.measures.hit(limitMessage)
+			}
 			return err
 		}
 		if done {
 			return s.message(message)
 		}
 		if total > int64(g.cfg.Limits.Unfinished) {
+			g.measures.hit(limitUnfinished)
 			return errors.New("the gate holds too much of messages that are not finished")
 		}
 	case codec.Handshake:
@@ -334,6 +338,7 @@ func (s *session) expired() {
 			s.loop.wheel.put(s, due)
 			return
 		}
+		g.measures.hit(limitHandshakeTime)
 		s.kick(kickProtocol, fmt.Sprintf("no handshake within %v", g.cfg.HandshakeTimeout))
 	case active:
 		if !s.wanted() { // what it says now is not read

@@ -51,7 +51,7 @@ func (b *bench) million(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	empty, err := m.measure()
+	empty, err := m.measure(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,13 +62,13 @@ func (b *bench) million(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	full, err := m.measure()
+	full, err := m.measure(ctx)
 	if err != nil {
 		return err
 	}
 	lost := b.Sessions - full.open
 	m.report(before, meanwhile, empty, full, lost)
-	return m.end()
+	return m.end(ctx)
 }
 
 // crowd is one such run.
@@ -222,7 +222,7 @@ func (m *crowd) hold(ctx context.Context) (*load.Result, error) {
 			cancel()
 			return o.result, o.err
 		case <-ticker.C:
-			now, err := m.measure()
+			now, err := m.measure(ctx)
 			if err != nil {
 				cancel()
 				return nil, errors.Join(err, (<-done).err)
@@ -235,7 +235,7 @@ func (m *crowd) hold(ctx context.Context) (*load.Result, error) {
 }
 
 // measure asks everybody.
-func (m *crowd) measure() (t taken, err error) {
+func (m *crowd) measure(ctx context.Context) (t taken, err error) {
 	for _, gate := range m.gates {
 		rss, err := gate.rss()
 		if err != nil {
@@ -257,7 +257,7 @@ func (m *crowd) measure() (t taken, err error) {
 			}
 		}
 		for _, holder := range m.holders {
-			h, err := holder.holding(context.Background(), readyTime)
+			h, err := holder.holding(ctx, readyTime)
 			if err != nil {
 				return t, err
 			}
@@ -312,15 +312,15 @@ func (m *crowd) report(before, meanwhile *load.Result, empty, full taken, lost i
 }
 
 // end lets all sessions go. Who was lost is said with the reason.
-func (m *crowd) end() error {
+func (m *crowd) end(ctx context.Context) error {
 	reasons := make(map[string]int64)
 	for _, holder := range m.holders {
 		if err := holder.input.Close(); err != nil {
 			return holder.failure("does not end: " + err.Error())
 		}
-		h, err := holder.holding(context.Background(), stopTime)
+		h, err := holder.holding(ctx, stopTime)
 		for err == nil && h.Released == nil {
-			h, err = holder.holding(context.Background(), stopTime)
+			h, err = holder.holding(ctx, stopTime)
 		}
 		if err != nil {
 			return err

@@ -100,22 +100,13 @@ func (c *conn) connect() error {
 	if a.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	fd, err := newSocket(family)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return err
 	}
 	c.fd = int32(fd)
 	c.loop.keep(c)
-	unix.CloseOnExec(fd)
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	// The end is a reset, which leaves no port behind in TIME_WAIT: the next run
-	// needs them all again.
-	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	if n := c.loop.load.cfg.Addresses; n > 1 {
@@ -129,11 +120,20 @@ func (c *conn) connect() error {
 	} else {
 		to = &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 	}
-	if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	err = unix.Connect(fd, to)
+	if errors.Is(err, unix.EINPROGRESS) {
+		c.waits = true
+		return c.loop.poll(c, true)
+	}
+	if err != nil {
 		return os.NewSyscallError("connect", err)
 	}
-	c.waits = true
-	return c.loop.poll(c, true)
+	// To this machine it is done at once.
+	if err := c.loop.poll(c, false); err != nil {
+		return err
+	}
+	c.greet()
+	return nil
 }
 
 // connected goes on when the socket has connected, or could not.
@@ -143,13 +143,18 @@ func (c *conn) connected() {
 		err = unix.Errno(code)
 	}
 	if err == nil {
-		c.waits = false
 		err = c.loop.poll(c, false)
 	}
 	if err != nil {
 		c.fail(os.NewSyscallError("connect", err).Error())
 		return
 	}
+	c.greet()
+}
+
+// greet sends the first bytes.
+func (c *conn) greet() {
+	c.waits = false
 	l := c.loop
 	l.out = l.out[:0]
 	switch {
@@ -283,7 +288,6 @@ func (c *conn) establish(r *request, heartbeat int64) {
 	l.opening--
 	l.counts.established.Add(1)
 	l.counts.open.Add(1)
-	l.open()
 }
 
 // look sends a heartbeat when it is time for one, and gives up who is silent.
@@ -387,6 +391,9 @@ func (c *conn) close() {
 	l.abandon(c)
 	if c.fd > 0 {
 		l.forget(c)
+		// The end is a reset, which leaves no port behind in TIME_WAIT: the next run
+		// needs them all again.
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		_ = unix.Close(int(c.fd)) // which takes it from the poller
 	}
 	c.partial = nil

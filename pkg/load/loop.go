@@ -163,13 +163,16 @@ func (l *loop) event(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
 	l.now = l.load.now()
 	if c.state == connecting {
 		c.connected()
-		return nil
+	} else {
+		if c.hasUnsent() {
+			c.flush()
+		}
+		if c.state != closed {
+			l.read(c)
+		}
 	}
-	if c.hasUnsent() {
-		c.flush()
-	}
-	if c.state != closed {
-		l.read(c)
+	if l.opened < len(l.slab) {
+		l.open()
 	}
 	l.sendDue()
 	return nil

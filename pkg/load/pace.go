@@ -99,6 +99,7 @@ func (l *loop) begin() {
 // connections had as much in flight as they may, has waited in vain until now.
 func (l *loop) halt() {
 	cfg := &l.load.cfg
+	l.sendDue() // what is due since the loop last looked
 	if l.sending && cfg.Rate > 0 && l.counts.senders.Load() > 0 {
 		for ; l.dueAt(l.due) <= min(l.now, l.until); l.due++ {
 			l.unsent++
@@ -228,6 +229,8 @@ func (l *loop) poll(c *conn, write bool) error {
 	switch {
 	case c.state == connecting && write:
 		return l.poller.AddReadWrite(a, false)
+	case c.state == connecting && !c.waits:
+		return l.poller.AddRead(a, false)
 	case write:
 		return l.poller.ModReadWrite(a, false)
 	default:

@@ -22,6 +22,7 @@ func steady(t testing.TB, webSocket bool, cfg Config) (l *loop, turn func()) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.poller.Close() })
+	load.stopped.Store(true) // the connection is made here
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)

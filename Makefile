@@ -9,12 +9,14 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # Tools at pinned versions, built from source by the go command: nothing to install.
 BUF    := $(GO) tool -modfile=.ci/buf.mod buf
 TOOL   := $(GO) tool -modfile=.ci/tools.mod
+DLV    := $(GO) tool -modfile=.ci/delve.mod dlv
+HTML   := -modfile=.ci/docs.mod ./.ci/docs
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/minigate
@@ -24,18 +26,42 @@ build: ## Build bin/minigate
 run: build ## Run everything in one process: gate, workers, bus, Redis, SQLite
 	$(BIN) dev
 
+.PHONY: start
+start: build ## Run the same in the background; DEVFLAGS are for minigate dev
+	.ci/dev start $(DEVFLAGS)
+
+.PHONY: stop
+stop: ## Stop what runs in the background, and wait for its end
+	.ci/dev stop
+
+.PHONY: restart
+restart: build ## Stop and start it, with what was changed
+	.ci/dev restart $(DEVFLAGS)
+
+.PHONY: logs
+logs: ## Show its output and what is added to it
+	.ci/dev logs
+
+.PHONY: debug
+debug: ## Run it in the debugger delve; ARGS are for minigate (dev)
+	@mkdir -p .cache
+	$(DLV) debug --output .cache/debug . $(DLVFLAGS) -- $(or $(ARGS),dev)
+
 .PHONY: test
 test: ## Start RabbitMQ, MariaDB, Redis, etcd and SMTP where the environment names none, and run all tests
 	deploy/services.sh run $(GO) test -race -count=1 -timeout 12m $(TESTFLAGS) ./...
 
 .PHONY: check
-check: ## Format, vet, lint, and generated code that is up to date
+check: ## Format, vet, lint, generated code that is up to date, links in the documents
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck -checks "$$(grep -v '^#' .ci/staticcheck.checks | paste -sd,)" ./...
 	$(GO) mod tidy -diff
 	$(BUF) lint proto
 	.ci/proto --check
+	$(GO) vet $(HTML)
+	$(GO) test $(HTML)
+	$(GO) run $(HTML)
 
 .PHONY: fmt
 fmt: ## Format the Go code
@@ -45,10 +71,15 @@ fmt: ## Format the Go code
 proto: ## Generate Go from proto/ with pinned tools
 	.ci/proto
 
+.PHONY: docs
+docs: docs-configuration ## Make HTML of README.md, CHANGELOG.md and docs/, in .cache/docs
+	$(GO) run $(HTML)
+
 .PHONY: docs-configuration
 docs-configuration: ## Write docs/configuration.md from the settings in the code
-	$(GO) run . config --markdown >$(CURDIR)/.configuration.md
-	mv .configuration.md docs/configuration.md
+	@mkdir -p .cache
+	$(GO) run . config --markdown >.cache/configuration.md
+	cp .cache/configuration.md docs/configuration.md
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
@@ -95,4 +126,5 @@ test-compose: ## Test compose.yaml on containers: scale, roll out, kill, down an
 .PHONY: clean
 clean: ## Remove what was built, and the data of `make run`
 	deploy/services.sh down
+	.ci/dev stop
 	rm -rf bin .cache .dev

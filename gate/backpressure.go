@@ -1,6 +1,9 @@
 package gate
 
 import (
+	"errors"
+
+	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
 )
 
@@ -12,7 +15,7 @@ import (
 //   - from a session that was told that the broker is not available, until it is
 //     or until the next tick, so that who asks again is told again, at a pace;
 //   - from all sockets of a publisher's loops, while it holds half of what it may,
-//     until it holds a quarter;
+//     until it holds a quarter, or the broker is not available;
 //   - from a session that is to leave, because the gate ends.
 //
 // What was read before is never lost: it is answered, or waits in the session.
@@ -35,12 +38,71 @@ func (s *session) wanted() bool {
 	if s.state == opened { // a handshake is published nowhere, and has to come in time
 		return true
 	}
+	return !s.hasToWait()
+}
+
+// hasToWait reports whether the session has to wait until its publisher holds less:
+// goOn is then called. Without a broker it need not, since it will hear so.
+func (s *session) hasToWait() bool {
 	l := s.loop
-	if l.congested && !s.isHeld {
+	if !l.congested || l.gate.cfg.Bus.State() != bus.Up {
+		return false
+	}
+	if !s.isHeld {
 		s.isHeld = true
 		l.held = append(l.held, s)
 	}
-	return !l.congested
+	return true
+}
+
+// mayHold reports whether the gate has the memory to let a packet of a session that
+// is full wait for its turn. If not, it is answered that there is too much.
+func (s *session) mayHold(p codec.Packet) bool {
+	g := s.loop.gate
+	return g.unfinished.Load()+int64(codec.HeaderSize+len(p.Body)) <= int64(g.cfg.Limits.Unfinished)
+}
+
+// hold keeps what the client sends while its token is verified, or while it has
+// too many requests unanswered. It is not read from meanwhile but for what one read
+// has brought, or the handshake.
+func (s *session) hold(p codec.Packet) error {
+	if p.Type == codec.Handshake {
+		return errors.New("a second handshake")
+	}
+	held, err := codec.AppendPacket(s.held, p.Type, p.Sub, p.Body)
+	if err != nil {
+		return err
+	}
+	if s.state == verifying && len(held) > codec.HeaderSize+codec.MaxBody {
+		return errors.New("too much before the handshake was answered")
+	}
+	s.loop.gate.unfinished.Add(int64(len(held) - len(s.held)))
+	s.held = held
+	return nil
+}
+
+// release handles what hold kept, as far as the session and its publisher take it:
+// otherwise those who are answered would take all the room that is made, and those
+// who are not read would never have their turn.
+func (s *session) release() {
+	for len(s.held) > 0 && s.state == active && !s.isFull && !s.hasToWait() {
+		p, n, err := codec.DecodePacket(s.held)
+		if err == nil {
+			rest := s.held[n:]
+			s.loop.gate.unfinished.Add(-int64(n))
+			s.held = rest
+			err = s.activePacket(p)
+		}
+		if err != nil {
+			if !errors.Is(err, errStop) {
+				s.kick(kickProtocol, err.Error())
+			}
+			return
+		}
+	}
+	if len(s.held) == 0 {
+		s.held = nil
+	}
 }
 
 // fill stops the session's input: it has as many unanswered requests as it may.
@@ -121,6 +183,11 @@ func (l *loop) relax() {
 		return
 	}
 	l.congested = false
+	l.resumeHeld()
+}
+
+// resumeHeld lets those go on who wait for the publisher, as far as they may.
+func (l *loop) resumeHeld() {
 	held := l.held
 	l.held = nil
 	for _, s := range held {
@@ -140,10 +207,11 @@ func (g *Gate) room(i int) {
 
 // brokerState is called with each change of the bus.
 func (g *Gate) brokerState(s bus.State) {
-	if s != bus.Up {
-		return
-	}
 	for _, l := range g.loops {
-		l.post(l.resumeRefused)
+		if s == bus.Up {
+			l.post(l.resumeRefused)
+		} else {
+			l.post(l.resumeHeld) // and hears that the broker is not available
+		}
 	}
 }

@@ -145,6 +145,96 @@ func TestFullPublisher(t *testing.T) {
 	}
 }
 
+// congested is a gate with one loop, whose publisher has taken so much that nobody
+// reports yet that nothing is read; release has it go on.
+func congested(t *testing.T, limits Limits) (r *rig, b *broker, congest, release func()) {
+	b = newBroker(t)
+	r = startOnBroker(t, b, func(c *Config) { c.Loops, c.Limits = 1, limits })
+	eventually(t, "the gate's own question is settled", func() bool {
+		bytes, unconfirmed := r.gate.shards[0].Pending()
+		return bytes == 0 && unconfirmed == 0
+	})
+	hold := make(chan struct{})
+	release = sync.OnceFunc(func() {
+		b.set(bus.Up, nil, nil)
+		close(hold)
+	})
+	t.Cleanup(release)
+	busy := r.login(t, overTCP, "")
+	return r, b, func() {
+		b.set(bus.Up, nil, hold)
+		inOrder(busy, 3, limits.PendingPerPublisher/4)
+		eventually(t, "the loop stops reading", func() bool { return r.gate.stats.PausedPublisher.Load() == 1 })
+	}, release
+}
+
+// TestAnsweredWaitForTheirTurn: who is answered while the publisher is full does not
+// take what room it makes from those who are not read.
+func TestAnsweredWaitForTheirTurn(t *testing.T) {
+	r, _, congest, release := congested(t, Limits{PendingPerPublisher: 200_000, InFlight: 4})
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	const n = 30
+	inOrder(c, n, 100) // all of which one read brings
+	var first []asked
+	for range 4 {
+		first = append(first, s.next())
+	}
+	congest()
+	before, _ := r.gate.shards[0].Pending()
+	for i, a := range first {
+		echo(s, a)
+		if m := c.message(); m.ID != uint64(i) {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	onLoopWait(r.gate.loops[0], func() {}) // the end of that turn
+	if after, _ := r.gate.shards[0].Pending(); after != before {
+		t.Errorf("a publisher that is full takes %d bytes more", after-before)
+	}
+	release()
+	answered := make(map[uint64]bool)
+	for range n - 4 + 3 { // and those that have filled the publisher
+		a := s.next()
+		echo(s, a)
+		if len(a.Data) > 100 {
+			continue
+		}
+		m := c.message()
+		if failed(t, m) != codes.OK || m.ID != uint64(len(answered)+4) {
+			t.Fatalf("got %+v", m)
+		}
+		answered[m.ID] = true
+	}
+}
+
+// TestBlockedWhileFull: when the broker is blocked, those hear so who are not read
+// because the publisher is full.
+func TestBlockedWhileFull(t *testing.T) {
+	r, b, congest, release := congested(t, Limits{PendingPerPublisher: 200_000})
+	serve(t, r.bus, "a", echo)
+	c := r.login(t, overTCP, "")
+	congest()
+	c.send(request(1, "a.b", "x"))
+	eventually(t, "the client waits", func() bool {
+		n := 0
+		onLoopWait(r.gate.loops[0], func() { n = len(r.gate.loops[0].held) })
+		return n == 2 // with who has filled it
+	})
+	b.mu.Lock()
+	b.state = bus.Blocked
+	b.mu.Unlock()
+	r.gate.brokerState(bus.Blocked)
+	if m := c.message(); failed(t, m) != codes.Unavailable {
+		t.Errorf("got %+v", m)
+	}
+	release()
+	r.gate.brokerState(bus.Up)
+	if m := c.call(request(2, "a.b", "x")); failed(t, m) != codes.OK {
+		t.Errorf("got %+v", m)
+	}
+}
+
 // TestUnavailableAtAPace: while the broker is away, who asks hears so, but only as
 // often as ticks come; once it is back, everybody is served.
 func TestUnavailableAtAPace(t *testing.T) {

@@ -138,20 +138,13 @@ func (s *session) packet(p codec.Packet) error {
 	case verifying:
 		return s.hold(p)
 	case active:
-		if s.isFull && s.mayHold(p) {
+		if (s.isFull || len(s.held) > 0) && s.mayHold(p) {
 			return s.hold(p)
 		}
 		return s.activePacket(p)
 	default:
 		return errStop
 	}
-}
-
-// mayHold reports whether the gate has the memory to let a packet of a session that
-// is full wait for its turn. If not, it is answered that there is too much.
-func (s *session) mayHold(p codec.Packet) bool {
-	g := s.loop.gate
-	return g.unfinished.Load()+int64(codec.HeaderSize+len(p.Body)) <= int64(g.cfg.Limits.Unfinished)
 }
 
 func (s *session) activePacket(p codec.Packet) error {
@@ -205,47 +198,6 @@ func (s *session) stopped() error {
 		return errStop
 	}
 	return nil
-}
-
-// hold keeps what the client sends while its token is verified, or while it has
-// too many requests unanswered. It is not read from meanwhile but for what one read
-// has brought, or the handshake.
-func (s *session) hold(p codec.Packet) error {
-	if p.Type == codec.Handshake {
-		return errors.New("a second handshake")
-	}
-	held, err := codec.AppendPacket(s.held, p.Type, p.Sub, p.Body)
-	if err != nil {
-		return err
-	}
-	if s.state == verifying && len(held) > codec.HeaderSize+codec.MaxBody {
-		return errors.New("too much before the handshake was answered")
-	}
-	s.loop.gate.unfinished.Add(int64(len(held) - len(s.held)))
-	s.held = held
-	return nil
-}
-
-// release handles what hold kept, as far as the session takes it.
-func (s *session) release() {
-	for len(s.held) > 0 && s.state == active && !s.isFull {
-		p, n, err := codec.DecodePacket(s.held)
-		if err == nil {
-			rest := s.held[n:]
-			s.loop.gate.unfinished.Add(-int64(n))
-			s.held = rest
-			err = s.activePacket(p)
-		}
-		if err != nil {
-			if !errors.Is(err, errStop) {
-				s.kick(kickProtocol, err.Error())
-			}
-			return
-		}
-	}
-	if len(s.held) == 0 {
-		s.held = nil
-	}
 }
 
 // write puts one packet behind what this turn already leaves to be written. Its

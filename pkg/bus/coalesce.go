@@ -47,6 +47,7 @@ type Coalescer[R any] struct {
 	open        map[string]*envelope[R] // by key, the last one of it in pending
 	pending     []*envelope[R]          // in the order to publish
 	free        []*envelope[R]
+	kept        int    // bytes of memory in free
 	sequence    uint64 // of the last envelope begun
 	bytes       int    // in pending and unconfirmed
 	unconfirmed int
@@ -63,11 +64,12 @@ type envelope[R any] struct {
 	persistent bool
 }
 
-// keepEnvelopes bounds the emptied envelopes that wait to be used again, and
-// keepBytes the size of one that is kept.
+// keepEnvelopes bounds the emptied envelopes that wait to be used again, keepBytes the
+// size of one that is kept, and an eighth of MaxPending that of all.
 const (
 	keepEnvelopes = 64
 	keepBytes     = 512 << 10
+	keepPart      = 8
 )
 
 // NewCoalescer returns a coalescer; Run publishes what is added to it.
@@ -129,6 +131,7 @@ func (c *Coalescer[R]) begin(key string) *envelope[R] {
 	var e *envelope[R]
 	if n := len(c.free); n > 0 {
 		e, c.free = c.free[n-1], c.free[:n-1]
+		c.kept -= cap(e.body)
 	} else {
 		e = &envelope[R]{}
 	}
@@ -212,25 +215,26 @@ func (c *Coalescer[R]) publish(e *envelope[R]) {
 func (c *Coalescer[R]) settled(e *envelope[R]) {
 	clear(e.refs)
 	e.key, e.refs, e.persistent = "", e.refs[:0], false
-	size, keep := len(e.body), cap(e.body) <= keepBytes
+	size, room := len(e.body), cap(e.body)
 	e.body = e.body[:0]
 
 	c.mu.Lock()
 	c.unconfirmed--
 	c.bytes -= size
-	if keep && len(c.free) < keepEnvelopes {
+	if room <= keepBytes && c.kept+room <= c.cfg.MaxPending/keepPart && len(c.free) < keepEnvelopes {
 		c.free = append(c.free, e)
+		c.kept += room
 	}
 	signal := c.unconfirmed < c.cfg.Window && len(c.pending) > 0
-	room := c.congested.Load() && c.bytes <= c.cfg.MaxPending/4
-	if room {
+	relaxed := c.congested.Load() && c.bytes <= c.cfg.MaxPending/4
+	if relaxed {
 		c.congested.Store(false)
 	}
 	c.mu.Unlock()
 	if signal {
 		c.signal()
 	}
-	if room && c.cfg.Room != nil {
+	if relaxed && c.cfg.Room != nil {
 		c.cfg.Room()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -208,6 +209,44 @@ func TestBounds(t *testing.T) {
 	if _, err := c.Add("k", 0, nil, false, 0); !errors.Is(err, bus.ErrClosed) {
 		t.Errorf("after the end: %v", err)
 	}
+}
+
+// TestEmptiedEnvelopesKeepLittle: many envelopes that were large once are not kept
+// large for ever.
+func TestEmptiedEnvelopesKeepLittle(t *testing.T) {
+	const keys, large = 64, 200 << 10
+	p := newHeld()
+	c, settled, stop := coalescer(t, p, nil)
+	defer stop()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for round := range 4 * keys {
+		add(t, c, "first", 0, "x", 0)
+		first := p.next(t)
+		for key := range keys {
+			size := 1
+			if key == round%keys {
+				size = large
+			}
+			add(t, c, fmt.Sprint(key), 0, strings.Repeat("x", size), 0)
+		}
+		first.done(nil)
+		for range keys {
+			p.next(t).done(nil)
+		}
+		for range keys + 1 {
+			<-settled
+		}
+	}
+	if after := heap(); after > before+4<<20 {
+		t.Errorf("%d KiB are kept", (after-before)>>10)
+	}
+	runtime.KeepAlive(c)
 }
 
 // TestEnvelopeBound: many keys are bounded, too, until their envelopes are settled.

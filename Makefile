@@ -88,12 +88,12 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 # Only RabbitMQ is needed: the others are said to be there already.
 .PHONY: bench
 bench: build ## Measure this machine, into the tables of docs/performance.md
-	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_ETCD=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
+	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_ETCD=none MINIGATE_TEST_PROMETHEUS=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
 		deploy/services.sh run sh -c '$(BIN) bench --full --rabbitmq "$$MINIGATE_TEST_RABBITMQ" --document docs/performance.md $(BENCHFLAGS)'
 
 .PHONY: bench-million
 bench-million: build ## Hold a million sessions for ten minutes, into docs/performance.md
-	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_ETCD=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
+	MINIGATE_TEST_MYSQL=none MINIGATE_TEST_REDIS=none MINIGATE_TEST_ETCD=none MINIGATE_TEST_PROMETHEUS=none MINIGATE_TEST_SMTP=none MINIGATE_TEST_MAILDIR=none \
 		deploy/services.sh run sh -c '$(BIN) bench --million --rabbitmq "$$MINIGATE_TEST_RABBITMQ" --document docs/performance.md $(BENCHFLAGS)'
 
 .PHONY: microbench

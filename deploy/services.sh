@@ -34,6 +34,8 @@
 #                               down also removes the nodes so started
 #   MINIGATE_TEST_ETCD          127.0.0.1:PORT
 #   MINIGATE_TEST_ETCD_CTL      this script, for `"$MINIGATE_TEST_ETCD_CTL" etcd DIR start`
+#   MINIGATE_TEST_PROMETHEUS    anything: Debian's prometheus is not installed. Tests
+#                               that need one start it and promtool from PATH
 #   MINIGATE_SERVICES_DATA      where it all is, with a log of each service
 #
 # Everything listens on loopback only, on a free port each. It needs root or

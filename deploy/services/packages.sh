@@ -13,6 +13,7 @@ wanted_packages() {
 	[[ -n ${MINIGATE_TEST_REDIS:-} ]] || echo redis-server
 	[[ -n ${MINIGATE_TEST_SMTP:-} ]] || echo python3-aiosmtpd
 	[[ -n ${MINIGATE_TEST_ETCD:-} ]] || echo etcd-server
+	[[ -n ${MINIGATE_TEST_PROMETHEUS:-} ]] || echo prometheus
 }
 
 # need installs those of the named packages that are missing.
@@ -63,6 +64,7 @@ install_packages() {
 			case $package in
 			rabbitmq-server | redis-server) systemctl -q disable "$package" ;;
 			mariadb-server) systemctl -q disable mariadb ;;
+			prometheus) systemctl -q disable prometheus ;;
 			etcd-server) systemctl -q disable etcd ;;
 			esac
 		done

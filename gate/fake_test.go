@@ -17,6 +17,12 @@ func (upBus) Watch(func(bus.State)) func() { return func() {} }
 
 func (upBus) State() bus.State { return bus.Up }
 
+// silent is a publisher that never confirms.
+type silent struct{}
+
+func (silent) Publish(bus.Message, func(error)) {}
+func (silent) Close() error                     { return nil }
+
 // newFake is a gate without a transport: its loop runs where the test runs it.
 // Requests pile up in a coalescer that publishes nothing, unless there is a
 // publisher, whose coalescer the test has to run.
@@ -29,6 +35,9 @@ func newFake(t testing.TB, p bus.Publisher, execute func(func()) error) (*Gate, 
 	g.began = time.Now()
 	g.canReply.Store(true)
 	close(g.consuming)
+	if p == nil {
+		p = silent{}
+	}
 	g.users = newUsers(nil, presence.Gate{}, g.log)
 	g.shards = append(g.shards, bus.NewCoalescer(bus.CoalescerConfig[ref]{
 		Publisher: p, Exchange: "x", Settle: g.settled,

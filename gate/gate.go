@@ -297,7 +297,7 @@ func (g *Gate) startPublishers(p *parts.Parts) error {
 		c := bus.NewCoalescer(bus.CoalescerConfig[ref]{
 			Publisher: publisher, Exchange: g.cfg.Topology.RequestExchange(), Window: g.cfg.Window,
 			MaxPending: g.cfg.Limits.PendingPerPublisher, Settle: g.settled,
-			Room: func() { g.room(i) },
+			Room: func() { g.room(i) }, Flushed: true,
 			Header: func(b []byte, route string) []byte {
 				h := header
 				h.Route = route

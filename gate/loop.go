@@ -40,6 +40,7 @@ type loop struct {
 	shard    *bus.Coalescer[ref]
 	present  []*session // that are still to be told that the gate ends
 	dirty    []*session // have bytes to write at the end of this turn
+	added    bool       // something to the shard in this turn
 	backpressure
 
 	// Used again and again within one turn.
@@ -261,6 +262,10 @@ func (l *loop) recyclePendings(p []pending) {
 // flush writes what this turn left to be written.
 func (l *loop) flush() {
 	l.resumeAnswered()
+	if l.added {
+		l.added = false
+		l.shard.Flush()
+	}
 	// A write can end its session, which adds to dirty.
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]

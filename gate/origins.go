@@ -18,7 +18,7 @@ type Origins []string
 
 // Settings declares them.
 func (o *Origins) Settings(s settings.Set) {
-	s.Var(o, "gate-origins", "web pages that may connect, scheme://host:port with commas between, beside those of the gate's own host; * is any")
+	s.Var(o, "gate-origins", "web pages that may connect beside those of the gate's own host (scheme://host:port with commas between, * for any, or nothing)")
 }
 
 // Set takes what String returns, for settings.

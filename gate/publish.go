@@ -98,7 +98,7 @@ func (s *session) publish(m *codec.Message) {
 		s.reject(m, &p, code, text)
 		return
 	}
-	s.envelope = envelope
+	s.envelope, l.added = envelope, true
 	l.congest()
 	if waits {
 		s.wait(p)

@@ -64,7 +64,9 @@ func (g *Gate) askForRoutes() {
 	_, err := g.shards[0].Add(g.cfg.Topology.AnnounceKey(), 0, nil, false, ref{})
 	if err != nil {
 		g.asked(err)
+		return
 	}
+	g.shards[0].Flush()
 }
 
 // asked hears what became of askForRoutes. That nobody was there to be asked is no

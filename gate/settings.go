@@ -26,6 +26,7 @@ func (c *Config) Settings(s settings.Set) {
 	c.ProxyFrom.Settings(s)
 	c.Origins.Settings(s)
 	l := &c.Limits
+	s = s.Group("Limits")
 	s.Int(&l.Connections, "max-connections", 0, 0, 10_000_000, "connections of a gate; 0 is 10,000, or as many as its open files allow")
 	s.Int(&l.ConnectionsPerIP, "max-connections-per-ip", 0, 0, 10_000_000, "connections of one client address; 0 is no limit")
 	s.Int(&l.InFlight, "max-in-flight", 64, 1, 65536, "unanswered requests of a connection")

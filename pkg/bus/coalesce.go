@@ -24,6 +24,9 @@ type CoalescerConfig[R any] struct {
 	// MaxEnvelopes bounds the envelopes that wait or are unconfirmed; 65,536 where it
 	// is 0.
 	MaxEnvelopes int
+	// Flushed says that whoever adds calls Flush soon after: Add alone then does not
+	// bring what it takes on its way while nothing else is.
+	Flushed bool
 	// Room, if set, is called after Congested has become false again. It must not
 	// block, and not call the Coalescer.
 	Room func()
@@ -42,6 +45,9 @@ type CoalescerConfig[R any] struct {
 type Coalescer[R any] struct {
 	cfg  CoalescerConfig[R]
 	wake chan struct{} // holds one token: there is something to look at
+
+	publishing sync.Mutex // held from taking envelopes to their having been published
+	batch      []*envelope[R]
 
 	mu          sync.Mutex
 	open        map[string]*envelope[R] // by key, the last one of it in pending
@@ -119,7 +125,7 @@ func (c *Coalescer[R]) Add(key string, after uint64, item []byte, persistent boo
 	if c.bytes > c.cfg.MaxPending/2 {
 		c.congested.Store(true)
 	}
-	signal := c.unconfirmed < c.cfg.Window
+	signal := c.unconfirmed < c.cfg.Window && !c.cfg.Flushed
 	c.mu.Unlock()
 	if signal {
 		c.signal()
@@ -153,25 +159,69 @@ func (c *Coalescer[R]) signal() {
 	}
 }
 
+// flushBytes is how much Flush publishes itself: what a socket takes at once that
+// has nothing in it.
+const flushBytes = 32 << 10
+
+// Flush publishes what was added, if it is little and nothing is unconfirmed: an
+// idle bus is then written to by who has something to say, without waking another
+// goroutine for it. Otherwise Run does it, as soon as it may.
+func (c *Coalescer[R]) Flush() {
+	if !c.publishing.TryLock() {
+		c.signal() // Run may have looked before the last Add
+		return
+	}
+	defer c.publishing.Unlock()
+	c.mu.Lock()
+	idle, size := len(c.pending) > 0 && c.unconfirmed == 0 && !c.closed, 0
+	for _, e := range c.pending {
+		size += len(e.body)
+	}
+	inline := idle && size <= flushBytes
+	wake := !inline && len(c.pending) > 0 && c.unconfirmed < c.cfg.Window
+	if inline {
+		c.batch = c.takeAll(c.batch[:0])
+	}
+	c.mu.Unlock()
+	if wake {
+		c.signal()
+	}
+	if inline {
+		c.publishBatch()
+	}
+}
+
+// publishBatch publishes c.batch, with c.publishing held.
+func (c *Coalescer[R]) publishBatch() {
+	for _, e := range c.batch {
+		c.publish(e)
+	}
+	clear(c.batch)
+	c.batch = c.batch[:0]
+}
+
 // Run publishes until ctx ends. It then publishes what is still there and closes
 // the publisher, which waits for a while for confirms and settles the rest, so
 // that Run ends also while the broker takes nothing.
 func (c *Coalescer[R]) Run(ctx context.Context) error {
-	var batch []*envelope[R]
 	for {
+		ended := false
 		select {
 		case <-c.wake:
 		case <-ctx.Done():
-			for _, e := range c.end(batch[:0]) {
-				c.publish(e)
-			}
+			ended = true
+		}
+		c.publishing.Lock()
+		if ended {
+			c.batch = c.end(c.batch[:0])
+		} else {
+			c.batch = c.take(c.batch[:0])
+		}
+		c.publishBatch()
+		c.publishing.Unlock()
+		if ended {
 			return c.cfg.Publisher.Close()
 		}
-		batch = c.take(batch[:0])
-		for _, e := range batch {
-			c.publish(e)
-		}
-		clear(batch)
 	}
 }
 

@@ -357,3 +357,80 @@ func TestCoalesceAllocations(t *testing.T) {
 		t.Errorf("%v allocations for an envelope of one", n)
 	}
 }
+
+// TestFlush: what was added is published by who calls Flush while nothing is
+// unconfirmed, and by Run otherwise; nothing that was added is left lying.
+func TestFlush(t *testing.T) {
+	p := newHeld()
+	c, settled, stop := coalescer(t, p, func(cfg *bus.CoalescerConfig[int]) { cfg.Flushed = true })
+	defer stop()
+	add(t, c, "a", 0, "1", 1)
+	add(t, c, "b", 0, "2", 2)
+	if len(p.published) != 0 {
+		t.Error("published without a Flush")
+	}
+	c.Flush()
+	if len(p.published) != 2 {
+		t.Fatalf("%d envelopes are published by Flush, want 2", len(p.published))
+	}
+	first, second := p.next(t), p.next(t)
+	add(t, c, "a", 0, "3", 3)
+	c.Flush() // has to wait for the confirms
+	if len(p.published) != 0 {
+		t.Error("published beyond the window")
+	}
+	first.done(nil)
+	second.done(nil)
+	if m := p.next(t); m.body != "3" { // by Run
+		t.Errorf("got %q", m.body)
+	} else {
+		m.done(nil)
+	}
+	for range 3 {
+		<-settled
+	}
+	// Very much is not written by who adds.
+	add(t, c, "a", 0, string(make([]byte, 100_000)), 4)
+	c.Flush()
+	p.next(t).done(nil)
+	<-settled
+	c.Flush() // of nothing
+	if len(p.published) != 0 {
+		t.Error("nothing was published")
+	}
+}
+
+// TestFlushAtOnce: many add and flush at once, and everything is published once.
+func TestFlushAtOnce(t *testing.T) {
+	p := newHeld()
+	p.now = func(bus.Message) error { return nil }
+	c, settled, stop := coalescer(t, p, func(cfg *bus.CoalescerConfig[int]) { cfg.Flushed = true })
+	const adders, each = 8, 500
+	var wait sync.WaitGroup
+	for i := range adders {
+		wait.Go(func() {
+			for j := range each {
+				if _, err := c.Add("key", 0, []byte("x"), false, i*each+j); err != nil {
+					t.Error(err)
+				}
+				c.Flush()
+			}
+		})
+	}
+	wait.Wait()
+	seen := make(map[int]bool)
+	for len(seen) < adders*each {
+		select {
+		case o := <-settled:
+			for _, r := range o.refs {
+				if seen[r] {
+					t.Errorf("%d came twice", r)
+				}
+				seen[r] = true
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("only %d of %d came", len(seen), adders*each)
+		}
+	}
+	stop()
+}

@@ -24,7 +24,7 @@ func TestHelp(t *testing.T) {
 	}
 	setting := regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)\S* ?(\w*) {2,}(.*)$`)
 	// What a setting takes stands in its help, in parentheses.
-	takes := regexp.MustCompile(`\((?:a duration from \S+ to \S+|a whole number from -?\d+ to \d+|bytes from \S+ to \S+, such as .*|one of .*|host:port.*|text.*|true or false)\)`)
+	takes := regexp.MustCompile(`\((?:a duration from \S+ to \S+|a whole number from -?\d+ to \d+|bytes from \S+ to \S+, such as .*|one of .*|addresses and prefixes .*|scheme://host:port .*|host:port.*|text.*|true or false)\)`)
 	for _, c := range commands {
 		help := command(t, nil, 0, append(c, "--help")...)
 		flags, _, _ := strings.Cut(help, "Global Flags:")

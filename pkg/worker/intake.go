@@ -69,6 +69,10 @@ func (in *intake) handle(d bus.Delivery) {
 	}
 }
 
+// maxCalls bounds the calls that are made in one piece of memory, all of which stays
+// while any of them runs.
+const maxCalls = 64
+
 // read returns the calls of an envelope, linked by next, or the gate that asks
 // for an announcement.
 func (in *intake) read(e *envelope) (first *call, announce string, err error) {
@@ -80,6 +84,8 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 		rt     *route
 		ack    *route
 		count  int32
+		free   []call // made for this envelope, a few at a time
+		more   = 1
 	)
 	err = bus.ReadRequests(d.Body, &header, func(r *bus.Request) error {
 		if count == 0 {
@@ -100,7 +106,13 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 				of.measured.transit.Took(e.taken.Sub(d.Sent))
 			}
 		}
-		c := &call{envelope: e, route: rt, parent: in.base}
+		if len(free) == 0 {
+			free = make([]call, more)
+			more = min(4*more, maxCalls)
+		}
+		c := &free[0]
+		free = free[1:]
+		c.envelope, c.route, c.parent = e, rt, in.base
 		c.caller = Caller{
 			Session:     Session{Gate: gate.id, GateAddress: gate.address, ID: r.Session},
 			User:        r.User,

@@ -22,8 +22,9 @@ type lane struct {
 // is a queue and costs no goroutine. How much waits is bounded by the prefetch,
 // since no envelope is acked before its calls have run.
 type lanes struct {
-	run   func(*call)
-	limit int
+	run    func(*call)
+	idling func() // called by a goroutine that has run calls and finds no more; nil for none
+	limit  int
 
 	mu         sync.Mutex
 	wake       sync.Cond // idle goroutines wait
@@ -130,8 +131,16 @@ func (l *lanes) work() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.waking = false
+	ran := false
 	for {
 		for l.head == nil && !l.closed {
+			if ran && l.idling != nil {
+				ran = false
+				l.mu.Unlock()
+				l.idling()
+				l.mu.Lock()
+				continue
+			}
 			l.idle++
 			l.wake.Wait()
 			l.waking = false
@@ -146,6 +155,7 @@ func (l *lanes) work() {
 		n.next = nil
 		l.wakeOne()
 		l.turn(n)
+		ran = true
 	}
 }
 

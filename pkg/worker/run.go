@@ -47,6 +47,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	acks := newSettler(func(err error) { w.log.Errorf("ack: %+v", err) })
 	out := newOutbox(publisher, w.cfg.Topology.ReplyExchange(), &w.stats, acks.done)
 	lanes := newLanes(w.cfg.Concurrency, func(c *call) { w.serve(out, acks, c) })
+	lanes.idling = out.coalescer.Flush
 	announcer := newAnnouncer(w, publisher)
 	stopAnnouncer := start(lasting, announcer.run)
 	stopAcks := start(lasting, acks.run)

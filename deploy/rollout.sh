@@ -49,8 +49,8 @@ healthy() {
 	return 1
 }
 
-# known ID waits until the front sends clients to a gate, on both of its ports.
-known() {
+# in_front ID waits until the front sends clients to a gate, on both of its ports.
+in_front() {
 	local end=$((SECONDS + 30)) address port page
 	[[ -n $(docker compose ps --quiet front 2>/dev/null) ]] || return 0 # clients come another way
 	address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1")
@@ -86,7 +86,7 @@ replace() {
 			docker rm --force "$new" >/dev/null
 			fail "$service: $name did not become healthy (its log is above) and was removed; the old ones stay"
 		fi
-		if [[ $service == gate ]] && ! known "$new"; then
+		if [[ $service == gate ]] && ! in_front "$new"; then
 			fail "$service: the front does not know $name after 30 s; the old ones stay, and so does it"
 		fi
 		say "$service: $name takes over from $(docker inspect --format '{{slice .Name 1}}' "$old")"
@@ -107,7 +107,8 @@ case ${1:-} in -h | --help | help)
 	;;
 esac
 (($#)) || set -- auth email chat echo gate
+known=" $(docker compose config --services | tr '\n' ' ')"
 for service in "$@"; do
-	docker compose config --services | grep -qx "$service" || fail "no service $service in compose.yaml"
+	[[ $known == *" $service "* ]] || fail "no service $service in compose.yaml"
 done
 for service in "$@"; do replace "$service"; done

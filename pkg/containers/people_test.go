@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,18 +103,20 @@ func (c *crowd) each(t *testing.T, what string, f func(context.Context, *person)
 	ctx, cancel := context.WithTimeout(t.Context(), settle)
 	defer cancel()
 	var group sync.WaitGroup
+	var failed atomic.Bool
 	places := make(chan struct{}, 8)
 	for _, p := range c.all {
 		places <- struct{}{}
 		group.Go(func() {
 			defer func() { <-places }()
 			if err := f(ctx, p); err != nil {
+				failed.Store(true)
 				t.Errorf("%s: %s: %v", p.account, what, err)
 			}
 		})
 	}
 	group.Wait()
-	if t.Failed() {
+	if failed.Load() {
 		t.FailNow()
 	}
 }

@@ -130,7 +130,7 @@ func TestContainers(t *testing.T) {
 	t.Logf("%d messages are remembered", c.remember(t))
 
 	c.close()
-	p.compose("down", "--timeout", "40")
+	p.down()
 	p.compose("up", "--detach", "--wait", "--no-build")
 	c.each(t, "come back with the token", func(ctx context.Context, p *person) error {
 		if err := p.connect(ctx); err != nil {
@@ -291,7 +291,7 @@ func newcomers(t *testing.T, p *project, c *crowd, gates int) {
 	ctx, cancel := context.WithTimeout(t.Context(), settle)
 	defer cancel()
 	for n := range 40 {
-		g := &person{n: 2 * n, ledger: c.ledger, token: c.all[n].token}
+		g := &person{n: 2 * n, ledger: c.ledger, token: c.all[n].token, got: make(map[string]bool), arrival: make(chan struct{}, 1)}
 		if err := g.connect(ctx); err != nil {
 			t.Fatal(err)
 		}

@@ -6,11 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 
 	"github.com/go-sql-driver/mysql"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Error numbers of MySQL and MariaDB.
@@ -43,11 +40,7 @@ func IsDuplicate(err error) bool {
 	if errors.As(err, &m) {
 		return m.Number == errDuplicate || m.Number == errDuplicateKeyName
 	}
-	var s *sqlite.Error
-	if errors.As(err, &s) {
-		return s.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || s.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
-	}
-	return false
+	return sqliteDuplicate(err)
 }
 
 // Unavailable reports whether the database could not be reached, or can do
@@ -73,13 +66,8 @@ func Unavailable(err error) bool {
 		}
 		return Retryable(err)
 	}
-	var s *sqlite.Error
-	if errors.As(err, &s) {
-		switch s.Code() & 0xff {
-		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN:
-			return true
-		}
-		return Retryable(err)
+	if sqliteUnavailable(err) {
+		return true
 	}
 	if errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
@@ -98,13 +86,7 @@ func Missing(err error) bool {
 	if errors.As(err, &m) {
 		return m.Number == errUnknownDatabase || m.Number == errUnknownTable
 	}
-	var s *sqlite.Error
-	if errors.As(err, &s) {
-		// SQLite has one code for this and for bad SQL; only its text tells them
-		// apart, and has done so since SQLite 3.0.
-		return s.Code() == sqlite3.SQLITE_ERROR && strings.Contains(s.Error(), "no such table: ")
-	}
-	return false
+	return sqliteMissing(err)
 }
 
 // Retryable reports whether a transaction lost against another one and can be
@@ -114,11 +96,5 @@ func Retryable(err error) bool {
 	if errors.As(err, &m) {
 		return m.Number == errDeadlock || m.Number == errLockWait || m.Number == errCheckRead
 	}
-	var s *sqlite.Error
-	if errors.As(err, &s) {
-		// The low byte: extended codes say why, such as SQLITE_BUSY_SNAPSHOT.
-		code := s.Code() & 0xff
-		return code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED
-	}
-	return false
+	return sqliteRetryable(err)
 }

@@ -1,8 +1,11 @@
+//go:build !nodev
+
 package sqldb
 
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -11,6 +14,7 @@ import (
 	"strings"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 type sqliteDialect struct {
@@ -95,4 +99,42 @@ func (d sqliteDialect) init(ctx context.Context, db *DB, schema string) error {
 		return fmt.Errorf("apply schema to %s: %w", d.path, err)
 	}
 	return nil
+}
+
+// What errors.go asks about errors of MySQL, of those of SQLite; false where it is
+// none.
+
+func sqliteDuplicate(err error) bool {
+	var s *sqlite.Error
+	return errors.As(err, &s) && (s.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || s.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+func sqliteUnavailable(err error) bool {
+	var s *sqlite.Error
+	if !errors.As(err, &s) {
+		return false
+	}
+	switch s.Code() & 0xff {
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN:
+		return true
+	}
+	return sqliteRetryable(err)
+}
+
+// sqliteMissing looks at the text: SQLite has one code for this and for bad SQL,
+// and the text has told them apart since SQLite 3.0.
+func sqliteMissing(err error) bool {
+	var s *sqlite.Error
+	return errors.As(err, &s) && s.Code() == sqlite3.SQLITE_ERROR && strings.Contains(s.Error(), "no such table: ")
+}
+
+// sqliteRetryable looks at the low byte: extended codes say why, such as
+// SQLITE_BUSY_SNAPSHOT.
+func sqliteRetryable(err error) bool {
+	var s *sqlite.Error
+	if !errors.As(err, &s) {
+		return false
+	}
+	code := s.Code() & 0xff
+	return code == sqlite3.SQLITE_BUSY || code == sqlite3.SQLITE_LOCKED
 }

@@ -26,7 +26,7 @@ type measures struct {
 	answers, errors, kicks, limited, pauses, pushes, handshakes *metrics.Family
 	seconds                                                     *metrics.Family
 	loopLag, inFlight, sessions, users, groups                  *metrics.Family
-	limits, values                                              *metrics.Family
+	limits                                                      *metrics.Family
 	plain                                                       []plain
 
 	routes  *metrics.Routes[answers]

@@ -59,8 +59,11 @@ type Caller struct {
 }
 
 // Fields are what a line in the log says of a request, for logrus' WithFields: by
-// gate, session and request, all lines of one are found.
+// gate, session and request, all lines of one are found. The zero Caller has none.
 func (c Caller) Fields() map[string]any {
+	if c == (Caller{}) {
+		return map[string]any{}
+	}
 	return map[string]any{
 		"route": c.Route, "gate": c.Session.Gate, "session": c.Session.ID, "request": c.Sequence, "user": c.User,
 	}

@@ -149,6 +149,9 @@ func TestLogNamesTheRequest(t *testing.T) {
 	g := newGate(t, b, bus.NewTopology(""), "g1")
 	g.send("auth.panic", bus.Request{Session: 5, Sequence: 77})
 	g.reply()
+	if fields := (Caller{}).Fields(); len(fields) != 0 {
+		t.Errorf("nobody's request has the fields %v", fields)
+	}
 	for _, field := range []string{"gate=g1", "session=5", "request=77", "route=auth.panic"} {
 		if !strings.Contains(said.String(), field) {
 			t.Errorf("the log does not say %s:\n%s", field, said.String())

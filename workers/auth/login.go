@@ -67,7 +67,7 @@ func (s *Service) rehash(ctx context.Context, u user, password string) user {
 		}
 	}
 	if err != nil {
-		s.log.WithError(err).WithField("user", u.id).Warn("auth: a password could not be hashed again")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: a password could not be hashed again")
 	}
 	return u
 }
@@ -128,7 +128,7 @@ func (s *Service) unbind(ctx context.Context, session worker.Session) {
 		err = detached
 	}
 	if err != nil {
-		s.log.WithError(err).Warn("auth: a session whose login failed could not be unbound")
+		s.logOf(ctx).WithError(err).Warn("auth: a session whose login failed could not be unbound")
 	}
 }
 
@@ -136,7 +136,7 @@ func (s *Service) unbind(ctx context.Context, session worker.Session) {
 // with its life, and nobody knows it.
 func (s *Service) undo(ctx context.Context, made token) {
 	if err := s.tokens.end(context.WithoutCancel(ctx), made); err != nil {
-		s.log.WithError(err).WithField("user", made.user).Warn("auth: a token that was not handed out could not be ended")
+		s.logOf(ctx).WithError(err).WithField("user", made.user).Warn("auth: a token that was not handed out could not be ended")
 	}
 }
 

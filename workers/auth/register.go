@@ -70,7 +70,7 @@ func (s *Service) RegisterUser(ctx context.Context, in *authpb.RegisterRequest) 
 	}
 	event := &authpb.UserRegistered{User: u.id, Account: u.account, RegisteredAt: u.createdAt}
 	if err := s.cfg.Events.Publish(ctx, eventRegistered, event); err != nil {
-		s.log.WithError(err).WithField("user", u.id).Error("auth: the event user.registered is lost")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: the event user.registered is lost")
 	}
 	return &authpb.RegisterResponse{User: u.own()}, nil
 }
@@ -196,7 +196,7 @@ func (s *Service) allowMail(ctx context.Context, address string) error {
 // its life, and what it allowed is done.
 func (s *Service) spend(ctx context.Context, p purpose, u user, code string) {
 	if err := s.codes.spend(ctx, p, u.id, u.passwordHash, code); err != nil {
-		s.log.WithError(err).WithField("user", u.id).Warn("auth: a code could not be ended")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: a code could not be ended")
 	}
 }
 

@@ -51,7 +51,7 @@ func (s *Service) mailReset(ctx context.Context, account string, deadline time.T
 		return
 	}
 	if err != nil {
-		s.log.WithError(err).Error("auth: a reset code was not mailed")
+		s.logOf(ctx).WithError(err).Error("auth: a reset code was not mailed")
 		return
 	}
 	code, expires, err := s.codes.create(ctx, resetPassword, u.id, u.passwordHash)
@@ -61,7 +61,7 @@ func (s *Service) mailReset(ctx context.Context, account string, deadline time.T
 		})
 	}
 	if err != nil {
-		s.log.WithError(err).WithField("user", u.id).Error("auth: a reset code was not mailed")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: a reset code was not mailed")
 	}
 }
 
@@ -116,12 +116,12 @@ func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordR
 	// And after: a login with the old password may have been under way. See
 	// confirm. From here on the code is dead, so a repeat is of no use.
 	if err := s.tokens.endAll(context.WithoutCancel(ctx), u.id); err != nil {
-		s.log.WithError(err).WithField("user", u.id).Error("auth: tokens may outlive the password that was reset")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: tokens may outlive the password that was reset")
 		return errTokensLeft
 	}
 	s.spend(ctx, resetPassword, u, in.GetCode())
 	if _, err := s.gates.KickUser(ctx, u.id, "kicked", "the password was reset"); err != nil {
-		s.log.WithError(err).WithField("user", u.id).Warn("auth: sessions go on after the password was reset")
+		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: sessions go on after the password was reset")
 	}
 	return nil
 }

@@ -190,6 +190,11 @@ func (s *Service) drain(ctx context.Context, deadline time.Time) {
 	}
 }
 
+// logOf is the log, with what names the request that ctx belongs to.
+func (s *Service) logOf(ctx context.Context) logrus.FieldLogger {
+	return s.log.WithFields(worker.From(ctx).Fields())
+}
+
 // errUnavailable says no more than that: what is away is for the log.
 var errUnavailable = status.Error(codes.Unavailable, "accounts are not available just now, try again")
 

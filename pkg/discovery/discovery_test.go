@@ -54,10 +54,13 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
+// repeatable lets calls be tried again.
+var repeatable = discovery.Config{Repeatable: []string{service}}
+
 func TestList(t *testing.T) {
 	a, stopA := serve(t, "127.0.0.1:0")
 	b, _ := serve(t, "127.0.0.1:0")
-	conn := dial(t, a+", "+b+","+a, discovery.Config{})
+	conn := dial(t, a+", "+b+","+a, repeatable)
 	shared(t, conn, a, b)
 	stopA()
 	for range 50 { // none fails
@@ -72,9 +75,14 @@ func TestList(t *testing.T) {
 // TestWaits: a call waits for a replica until its context ends, and then says what
 // was wrong.
 func TestWaits(t *testing.T) {
+	t.Run("calls that are done once", func(t *testing.T) { testWaits(t, discovery.Config{}) })
+	t.Run("calls that may be repeated", func(t *testing.T) { testWaits(t, repeatable) })
+}
+
+func testWaits(t *testing.T, cfg discovery.Config) {
 	address, stop := serve(t, "127.0.0.1:0")
 	stop()
-	conn := dial(t, address, discovery.Config{})
+	conn := dial(t, address, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := ask(ctx, conn)

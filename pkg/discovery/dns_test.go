@@ -117,7 +117,8 @@ func replicas(t *testing.T) (a, b, port string, stopA func()) {
 func TestDNSScales(t *testing.T) {
 	a, b, port, stopA := replicas(t)
 	n := newNames(t, "127.0.0.2")
-	conn := dial(t, n.target(port), discovery.Config{Refresh: 50 * time.Millisecond})
+	j := newJournal(t)
+	conn := dial(t, n.target(port), discovery.Config{Repeatable: repeatable.Repeatable, Refresh: 50 * time.Millisecond, Log: j})
 	shared(t, conn, a)
 	n.set(dnsmessage.RCodeSuccess, "127.0.0.2", "127.0.0.3")
 	shared(t, conn, a, b)
@@ -125,6 +126,11 @@ func TestDNSScales(t *testing.T) {
 	shared(t, conn, b)
 	n.set(dnsmessage.RCodeSuccess, "127.0.0.3", "127.0.0.2", "::1") // the second address of one of them
 	shared(t, conn, a, b)
+	asked := n.count()
+	eventually(t, "DNS is asked again", func() bool { return n.count() > asked+4 })
+	if j.count("::1") > 0 {
+		t.Error("one replica is there twice")
+	}
 	stopA()
 	n.set(dnsmessage.RCodeSuccess, "127.0.0.3")
 	for range 50 {
@@ -138,7 +144,7 @@ func TestDNSScales(t *testing.T) {
 func TestDNSIsAskedWhenAReplicaFails(t *testing.T) {
 	a, b, port, stopA := replicas(t)
 	n := newNames(t, "127.0.0.2")
-	conn := dial(t, n.target(port), discovery.Config{Refresh: time.Hour})
+	conn := dial(t, n.target(port), discovery.Config{Repeatable: repeatable.Repeatable, Refresh: time.Hour})
 	shared(t, conn, a)
 	n.set(dnsmessage.RCodeSuccess, "127.0.0.3")
 	stopA()
@@ -153,7 +159,7 @@ func TestDNSAway(t *testing.T) {
 	n := newNames(t, "127.0.0.2")
 	n.set(dnsmessage.RCodeServerFailure)
 	j := newJournal(t)
-	conn := dial(t, n.target(port), discovery.Config{Refresh: 20 * time.Millisecond, Log: j})
+	conn := dial(t, n.target(port), discovery.Config{Repeatable: repeatable.Repeatable, Refresh: 20 * time.Millisecond, Log: j})
 	conn.Connect()
 	j.wait("can not be looked for")
 	n.set(dnsmessage.RCodeSuccess, "127.0.0.2")

@@ -141,7 +141,7 @@ func TestKilledReplica(t *testing.T) {
 	a, kill := startChild(t, key)
 	b, _ := startChild(t, key)
 	j := newJournal(t)
-	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Log: j})
+	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Repeatable: repeatable.Repeatable, Log: j})
 	shared(t, conn, a, b)
 
 	kill()
@@ -171,11 +171,13 @@ func TestRegistration(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := serve(t, "127.0.0.1:0")
-	stopA := register(t, etcd, key, "0.0.0.0:"+port, time.Hour, newJournal(t))
+	everywhere := newJournal(t)
+	stopA := register(t, etcd, key, "0.0.0.0:"+port, time.Hour, everywhere)
 	stopB := register(t, etcd, "/"+key+"/", b, time.Hour, newJournal(t))
+	everywhere.wait("registered " + a + " as")
 	eventually(t, "both are registered", func() bool { return entries(t, c, key) == 2 })
 	j := newJournal(t)
-	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Log: j})
+	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Repeatable: repeatable.Repeatable, Log: j})
 	shared(t, conn, a, b)
 	stopA()
 	if n := entries(t, c, key); n != 1 {
@@ -189,6 +191,32 @@ func TestRegistration(t *testing.T) {
 	if who, err := ask(ctx, conn); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("without a replica: %s, %v", who, err)
 	}
+}
+
+// TestManyChanges: whoever looks anew while all changes leaves nothing behind.
+func TestManyChanges(t *testing.T) {
+	etcd, key := sharedEtcd(t)
+	c := client(t, etcd)
+	a, _ := serve(t, "127.0.0.1:0")
+	entry := fmt.Sprintf(`{"Op":0,"Addr":%q}`, a)
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	t.Cleanup(func() { _, _ = c.Delete(context.Background(), key+"/", clientv3.WithPrefix()) })
+	for i := range 4 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = c.Put(ctx, fmt.Sprintf("%s/%d", key, i), entry)
+			}
+		})
+	}
+	for range 10 {
+		conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Refresh: time.Millisecond})
+		for range 20 {
+			answer(t, conn)
+		}
+	}
+	cancel()
+	group.Wait()
 }
 
 // TestNonsenseInEtcd: what is no address is passed over.
@@ -205,7 +233,7 @@ func TestNonsenseInEtcd(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = c.Delete(context.Background(), key+"/", clientv3.WithPrefix()) })
 	j := newJournal(t)
-	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Log: j})
+	conn := dial(t, "etcd://"+etcd+"/"+key, discovery.Config{Repeatable: repeatable.Repeatable, Log: j})
 	shared(t, conn, a)
 	j.wait(`"nowhere" as the address of a replica`)
 }
@@ -283,7 +311,7 @@ func TestEtcdRestarted(t *testing.T) {
 			b, _ := serve(t, "127.0.0.1:0")
 			registered, j := newJournal(t), newJournal(t)
 			register(t, etcd.address, key, a, shortLease, registered)
-			conn := dial(t, "etcd://"+etcd.address+"/"+key, discovery.Config{Log: j, Refresh: 500 * time.Millisecond})
+			conn := dial(t, "etcd://"+etcd.address+"/"+key, discovery.Config{Repeatable: repeatable.Repeatable, Log: j, Refresh: 500 * time.Millisecond})
 			shared(t, conn, a)
 
 			etcd.do("kill")
@@ -313,7 +341,7 @@ func TestEtcdLate(t *testing.T) {
 	a, _ := serve(t, "127.0.0.1:0")
 	j := newJournal(t)
 	register(t, etcd.address, "minigate/auth", a, shortLease, j)
-	conn := dial(t, "etcd://"+etcd.address+"/minigate/auth", discovery.Config{})
+	conn := dial(t, "etcd://"+etcd.address+"/minigate/auth", repeatable)
 	conn.Connect()
 	j.wait("not registered in etcd")
 	etcd.do("start")

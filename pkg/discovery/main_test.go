@@ -60,7 +60,6 @@ func serve(t testing.TB, address string) (at string, stop func()) {
 
 func dial(t testing.TB, target string, cfg discovery.Config) *grpc.ClientConn {
 	t.Helper()
-	cfg.Repeatable = []string{service}
 	conn, err := discovery.Dial(target, cfg)
 	if err != nil {
 		t.Fatal(err)

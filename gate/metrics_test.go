@@ -67,12 +67,16 @@ func TestMetricsOfLimits(t *testing.T) {
 	g.stats.ConnectionsFull.Add(2)
 	g.stats.ConnectionsRefused.Add(3)
 	g.stats.HandshakesFull.Add(4)
+	g.stats.PausedInFlight.Add(5)
+	g.stats.KickedSlow.Add(6)
+	g.stats.GroupsRefused.Add(7)
+	g.stats.AnnouncementsFailed.Add(8)
 	for l := range limitNames {
 		m.hit(limit(l))
 	}
 	for name, want := range map[string]int{
-		"connections": 6, "tokens": 5, "handshake_time": 1, "in_flight": 1, "rate": 1, "message": 1, "answer": 1, "unfinished": 1,
-		"write_queue": 1, "pending": 1, "routes": 1, "groups": 1,
+		"connections": 6, "tokens": 5, "handshake_time": 1, "in_flight": 6, "rate": 1, "message": 1, "answer": 1, "unfinished": 1,
+		"write_queue": 7, "pending": 1, "routes": 9, "groups": 8,
 	} {
 		metricstest.Expect(t, m, fmt.Sprintf(`minigate_gate_limited_total{limit="%s"} %d`, name, want))
 	}

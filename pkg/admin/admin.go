@@ -203,13 +203,22 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	for port := first + 1; port < first+nextPorts; port++ {
-		if l, err := config.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
-			return l, nil
-		}
+	if l := nextFree(ctx, host, first); l != nil {
+		return l, nil
 	}
 	s.log.Warnf("admin: %s and the %d ports behind it are taken: nobody can ask this process (--admin)", address, nextPorts-1)
 	return nil, nil
+}
+
+// nextFree listens on the first port behind first that is free, or returns nil.
+func nextFree(ctx context.Context, host string, first int) net.Listener {
+	var config net.ListenConfig
+	for port := first + 1; port < first+nextPorts; port++ {
+		if l, err := config.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
+			return l
+		}
+	}
+	return nil
 }
 
 func defaultPort() (host string, port int, err error) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -160,6 +159,9 @@ func TestDrainingDoesNotWaitForChecks(t *testing.T) {
 	if _, r := health(t, s, "/readyz"); r.State != "draining" || len(asked) != 0 {
 		t.Errorf("got %+v after %d further looks, want draining without one", r, len(asked))
 	}
+	if len(first) != 0 {
+		t.Error("it waited for the check")
+	}
 	select {
 	case code := <-first:
 		if code != http.StatusServiceUnavailable {
@@ -300,55 +302,6 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("who says nothing: %v, want to be closed", err)
-	}
-}
-
-func TestAddresses(t *testing.T) {
-	if _, err := New(Config{Address: "nowhere"}); err == nil || !strings.Contains(err.Error(), "want host:port") {
-		t.Errorf("New with a bad address: %v", err)
-	}
-	off, _, _ := serve(t, Config{})
-	if off.Address() != "" {
-		t.Errorf("with no address it listens on %s", off.Address())
-	}
-
-	// Another's port is an error, unless it is the default one.
-	taken, _, _ := serve(t, Config{Address: "127.0.0.1:0"})
-	s, err := New(Config{Address: taken.Address()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--admin") {
-		t.Errorf("Run on a taken port: %v, want an error that names the setting", err)
-	}
-}
-
-// On one desk each process gets one of ten ports, and the last ones none; who had
-// some of them before does not matter.
-func TestManyOnOneDesk(t *testing.T) {
-	ports := make(map[string]bool)
-	for range nextPorts + 1 {
-		s, log, _ := serve(t, Config{Address: DefaultAddress})
-		if s.Address() == "" {
-			if !strings.Contains(log.String(), "taken") {
-				t.Errorf("nobody is told that it can not be asked: %s", log)
-			}
-			continue
-		}
-		_, port, err := net.SplitHostPort(s.Address())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n, _ := strconv.Atoi(port); n < 7180 || n > 7189 || ports[port] {
-			t.Errorf("it listens on port %s, want one from 7180 to 7189 of its own", port)
-		}
-		ports[port] = true
-		if !strings.Contains(log.String(), s.Address()) {
-			t.Errorf("the log does not say where it listens: %s", log)
-		}
-	}
-	if len(ports) > nextPorts {
-		t.Errorf("%d processes listen, want at most %d", len(ports), nextPorts)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -62,6 +63,35 @@ func TestMeterHasFixedLabels(t *testing.T) {
 		`minigate_bus_published_total{exchange="other",outcome="failed"} 100`,
 		`minigate_bus_delivered_total{exchange="other"} 100`,
 	)
+}
+
+// keeper keeps what is published, and confirms it.
+type keeper struct{ messages []bus.Message }
+
+func (k *keeper) Publish(m bus.Message, done func(error)) {
+	k.messages = append(k.messages, m)
+	done(nil)
+}
+
+func (k *keeper) Close() error { return nil }
+
+// A coalescer says how many items it has joined.
+func TestCoalescerCountsItems(t *testing.T) {
+	k := new(keeper)
+	c := bus.NewCoalescer(bus.CoalescerConfig[int]{Publisher: k, Exchange: "x", Settle: func([]int, error) {}})
+	for i, key := range []string{"a", "b", "a", "a"} {
+		if _, err := c.Add(key, 0, []byte{1}, false, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it publishes what is there
+	if err := c.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.messages) != 2 || k.messages[0].Items != 3 || k.messages[1].Items != 1 {
+		t.Errorf("got %+v, want 3 items of a and 1 of b", k.messages)
+	}
 }
 
 func BenchmarkMeter(b *testing.B) {

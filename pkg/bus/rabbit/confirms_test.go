@@ -1,8 +1,12 @@
 package rabbit
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/motto123/minigate/pkg/bus/bustest"
+	"github.com/motto123/minigate/pkg/metrics/metricstest"
 )
 
 func TestMessageID(t *testing.T) {
@@ -17,6 +21,20 @@ func TestMessageID(t *testing.T) {
 		if number, sent := readID(id); number != want || !sent.IsZero() {
 			t.Errorf("%q is read as %d at %v, want %d and no time", id, number, sent, want)
 		}
+	}
+}
+
+func TestConnectionsAreCounted(t *testing.T) {
+	topology := own()
+	url := broker(t)
+	sweep(t, url, topology)
+	b := openBus(t, url, topology)
+	text := ""
+	for end := time.Now().Add(bustest.Patience); !strings.Contains(text, `connection="publishing"} 1`) || !strings.Contains(text, `connection="consuming"} 1`); {
+		if time.Now().After(end) {
+			t.Fatalf("two connections are not counted:\n%s", text)
+		}
+		text = metricstest.Text(t, b.Meter())
 	}
 }
 

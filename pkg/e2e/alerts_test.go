@@ -122,7 +122,7 @@ func TestReadiness(t *testing.T) {
 
 	// A gate that has something to finish.
 	release, asked := make(chan struct{}), make(chan struct{}, 1)
-	slow(t, w, func() { asked <- struct{}{}; <-release })
+	greeter(t, w, func() { asked <- struct{}{}; <-release })
 	p := connect(t, g.tcp, "alice")
 	answered := make(chan error, 1)
 	go func() {
@@ -145,9 +145,9 @@ func TestReadiness(t *testing.T) {
 	g.ends(t, 0)
 }
 
-// slow is a service of the test's own, greet, that does what it is told before it
+// greeter is a service of the test's own, greet, that does what it is told before it
 // answers.
-func slow(t *testing.T, w *world, do func()) {
+func greeter(t *testing.T, w *world, do func()) {
 	t.Helper()
 	b, err := rabbit.Open(rabbit.Config{URL: w.rabbitmq, Topology: w.topology})
 	if err != nil {

@@ -33,11 +33,7 @@ func TestFullSessionIsNotRead(t *testing.T) {
 		paused := r.gate.stats.PausedInFlight.Load()
 		const n = 300
 		go inOrder(c, n, 1000) // over what the sockets hold, if nobody reads
-		first := s.next()
-		var four []asked
-		for _, a := range []asked{first, s.next(), s.next(), s.next()} {
-			four = append(four, a)
-		}
+		four := []asked{s.next(), s.next(), s.next(), s.next()}
 		if r.gate.stats.PausedInFlight.Load() == paused {
 			t.Error("nothing is counted")
 		}
@@ -205,6 +201,41 @@ func TestAnsweredWaitForTheirTurn(t *testing.T) {
 			t.Fatalf("got %+v", m)
 		}
 		answered[m.ID] = true
+	}
+}
+
+// TestPendingLimit: of what one read brings, the publisher takes as much as it may
+// hold, and the rest hears so.
+func TestPendingLimit(t *testing.T) {
+	b := newBroker(t)
+	r := startOnBroker(t, b, func(c *Config) { c.Loops, c.Limits.PendingPerPublisher = 1, 6000 })
+	serve(t, r.bus, "a", echo)
+	c := r.login(t, overTCP, "")
+	c.call(request(99, "a.b", "")) // so that nothing is pending any more
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() {
+		b.set(bus.Up, nil, nil)
+		close(hold)
+	})
+	t.Cleanup(release)
+	b.set(bus.Up, nil, hold)
+	const n = 12
+	inOrder(c, n, 1000)
+	refused := int64(0)
+	for r.gate.measures.reached[limitPending].Load() == 0 || refused < int64(r.gate.measures.reached[limitPending].Load()) {
+		if m := c.message(); failed(t, m) != codes.ResourceExhausted {
+			t.Fatalf("got %+v", m)
+		}
+		refused++
+	}
+	if refused != n-5 {
+		t.Errorf("%d of %d requests are refused", refused, n)
+	}
+	release()
+	for i := range uint64(n - refused) {
+		if m := c.message(); failed(t, m) != codes.OK || m.ID != i {
+			t.Fatalf("got %+v", m)
+		}
 	}
 }
 

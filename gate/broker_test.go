@@ -167,8 +167,8 @@ func TestQueueFull(t *testing.T) {
 			t.Fatalf("got a %v packet", p.Type)
 		} else if p.Type == codec.Data { // the refusal came first
 			var m codec.Message
-			if err := codec.DecodeMessage(p.Body, &m); err != nil || failed(t, &m) != codes.ResourceExhausted {
-				t.Fatalf("got %+v, %v", m, err)
+			if err := codec.DecodeMessage(p.Body, &m); err != nil || failed(t, &m) != codes.ResourceExhausted || r.gate.stats.EnvelopesFailed.Load() != 1 {
+				t.Fatalf("got %+v, %v, and %d are counted", m, err, r.gate.stats.EnvelopesFailed.Load())
 			}
 			return
 		}
@@ -177,8 +177,8 @@ func TestQueueFull(t *testing.T) {
 			return bytes == 0 && unconfirmed == 0
 		})
 	}
-	if m := c.message(); failed(t, m) != codes.ResourceExhausted {
-		t.Errorf("got %+v", m)
+	if m := c.message(); failed(t, m) != codes.ResourceExhausted || r.gate.stats.EnvelopesFailed.Load() != 1 {
+		t.Errorf("got %+v, and %d are counted", m, r.gate.stats.EnvelopesFailed.Load())
 	}
 }
 

@@ -147,6 +147,7 @@ func TestHandshakeTaken(t *testing.T) {
 
 func TestHandshakeTimeout(t *testing.T) {
 	r := start(t, func(c *Config) { c.HandshakeTimeout = 50 * time.Millisecond })
+	want := uint64(0)
 	both(t, func(t *testing.T, over transport) {
 		if kick := r.connect(t, over).ends(); kick != kickProtocol {
 			t.Errorf("kick %q", kick)
@@ -155,6 +156,10 @@ func TestHandshakeTimeout(t *testing.T) {
 		half.bytes(packet(codec.Handshake, 0, []byte(hi("")))[:20])
 		if kick := half.ends(); kick != kickProtocol {
 			t.Errorf("kick %q", kick)
+		}
+		want += 2
+		if got := r.gate.measures.reached[limitHandshakeTime].Load(); got != want {
+			t.Errorf("%d are counted, want %d", got, want)
 		}
 	})
 }

@@ -83,6 +83,7 @@ func TestFarOverLimit(t *testing.T) {
 func TestInFlightLimit(t *testing.T) {
 	r := start(t, func(c *Config) { c.Limits.InFlight, c.Limits.Unfinished = 4, 1 })
 	s := serve(t, r.bus, "a", nil)
+	want := uint64(0)
 	both(t, func(t *testing.T, over transport) {
 		c := r.login(t, over, "")
 		rejected := r.gate.stats.Rejected.Load()
@@ -94,8 +95,9 @@ func TestInFlightLimit(t *testing.T) {
 		if m := c.message(); failed(t, m) != codes.ResourceExhausted || m.ID != 4 {
 			t.Errorf("got %+v", m)
 		}
-		if n := r.gate.stats.Rejected.Load(); n != rejected+1 {
-			t.Errorf("%d are counted", n-rejected)
+		want++
+		if n := r.gate.stats.Rejected.Load(); n != rejected+1 || r.gate.measures.reached[limitUnfinished].Load() != want {
+			t.Errorf("%d are counted, and %d in all, want %d", n-rejected, r.gate.measures.reached[limitUnfinished].Load(), want)
 		}
 		for range 4 {
 			echo(s, s.next())
@@ -121,7 +123,7 @@ func TestRateLimit(t *testing.T) {
 	both(t, func(t *testing.T, over transport) {
 		for _, route := range []string{"echo.echo", "no-route"} {
 			c := r.login(t, over, "")
-			kicked := r.gate.stats.KickedRate.Load()
+			kicked, limited := r.gate.stats.KickedRate.Load(), r.gate.measures.reached[limitRate].Load()
 			var ms []*codec.Message
 			for i := range 100 {
 				ms = append(ms, request(uint64(i), route, ""))
@@ -150,6 +152,9 @@ func TestRateLimit(t *testing.T) {
 			if n := r.gate.stats.KickedRate.Load(); n != kicked+1 {
 				t.Errorf("%d kicks are counted", n-kicked)
 			}
+			if n := r.gate.measures.reached[limitRate].Load() - limited; n < uint64(exhausted) {
+				t.Errorf("%d are counted, want %d", n, exhausted)
+			}
 		}
 	})
 }
@@ -157,6 +162,7 @@ func TestRateLimit(t *testing.T) {
 func TestMessageLimit(t *testing.T) {
 	r := start(t, func(c *Config) { c.Limits.Message = 2000 })
 	serve(t, r.bus, "echo", echo)
+	want := uint64(0)
 	both(t, func(t *testing.T, over transport) {
 		c := r.login(t, over, "")
 		empty := request(1, "echo.echo", "").Size()
@@ -166,6 +172,10 @@ func TestMessageLimit(t *testing.T) {
 		c.send(request(1, "echo.echo", strings.Repeat("x", 2001-empty)))
 		if kick := c.ends(); kick != kickProtocol {
 			t.Errorf("kick %q", kick)
+		}
+		want++
+		if n := r.gate.measures.reached[limitMessage].Load(); n != want || r.gate.stats.KickedProtocol.Load() != int64(want) {
+			t.Errorf("%d are counted, and %d kicks, want %d", n, r.gate.stats.KickedProtocol.Load(), want)
 		}
 	})
 }
@@ -182,6 +192,9 @@ func TestUnfinishedLimit(t *testing.T) {
 	second.packet(codec.Data, 0x80, part)
 	if kick := second.ends(); kick != kickProtocol {
 		t.Errorf("kick %q", kick)
+	}
+	if n := r.gate.measures.reached[limitUnfinished].Load(); n != 1 {
+		t.Errorf("%d are counted", n)
 	}
 	second.close()
 	third.call(request(1, "a.b", "others go on"))
@@ -204,6 +217,9 @@ func TestSlowConsumer(t *testing.T) {
 			s.reply(a.gate, push)
 			return r.gate.stats.KickedSlow.Load() == kicked+1
 		})
+		if waits := r.gate.unsent.Load(); waits > 2*(100_000+2*flushBytes) { // and for the one before
+			t.Errorf("%d bytes wait for it", waits)
+		}
 		for {
 			p := c.next()
 			if p.Type == codec.Kick {
@@ -231,6 +247,35 @@ func TestSlowConsumer(t *testing.T) {
 		eventually(t, "the session is kicked", func() bool { return r.gate.stats.KickedSlow.Load() == kicked+1 })
 		c.close()
 	})
+}
+
+// TestShareOfSlowClients: the more waits for all of them, the less may for each.
+func TestShareOfSlowClients(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.WriteQueue, g.cfg.Limits.WriteQueues = 1000*smallQueue, 10_000*smallQueue
+	s, c := l.fakeSession()
+	for _, x := range []struct {
+		waits, all, slow int64 // all in smallQueue
+		want             bool
+	}{
+		{1000, 1000, 1, false},
+		{1001, 1001, 1, true},
+		{1000, 5000, 100, false},
+		{50, 5001, 100, false}, // its share of 5,000
+		{51, 5001, 100, true},
+		{51, 10_000, 100, true},
+		{50, 10_000, 100, false},
+		{2, 10_001, 100, true},
+		{1, 10_001, 100, false},
+		{1, 20_000, 100_000, false},
+	} {
+		c.waits = int(x.waits * smallQueue)
+		g.unsent.Store(x.all * smallQueue)
+		g.slow.Store(x.slow)
+		if got := s.tooSlow(); got != x.want {
+			t.Errorf("%d of %d wait for one of %d: got %v", x.waits, x.all, x.slow, got)
+		}
+	}
 }
 
 // TestLargeAnswer: one message over the write queue does not make a client slow.

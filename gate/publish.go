@@ -63,6 +63,7 @@ func (s *session) publish(m *codec.Message) {
 	waits := m.Type == codec.Request || m.Type == codec.Notify && m.ID != 0
 	if waits && len(s.pending) >= g.cfg.Limits.InFlight { // and no memory to let it wait
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests in flight", g.cfg.Limits.InFlight))
+		g.measures.hit(limitUnfinished)
 		return
 	}
 	if g.cfg.Bus.State() != bus.Up || !g.canReply.Load() {

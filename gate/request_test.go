@@ -233,6 +233,7 @@ func TestTooLargeForClient(t *testing.T) {
 		size := map[string]int{"big.packet": codec.MaxBody, "big.limit": 1 << 20, "big.most": codec.MaxMessage}[a.route]
 		s.reply(a.gate, &bus.Reply{Session: a.Session, Sequence: a.Sequence, Data: make([]byte, size)})
 	})
+	want := uint64(0)
 	both(t, func(t *testing.T, over transport) {
 		c := r.connect(t, over)
 		c.handshake(`{"sys":{"version":"1.0"}}`)
@@ -247,6 +248,10 @@ func TestTooLargeForClient(t *testing.T) {
 		}
 		if m := c.call(request(1, "big.packet", "")); len(m.Body) != codec.MaxBody {
 			t.Errorf("in fragments: got %d bytes", len(m.Body))
+		}
+		want += 3
+		if got := r.gate.measures.reached[limitAnswer].Load(); got != want {
+			t.Errorf("%d are counted, want %d", got, want)
 		}
 	})
 }

@@ -48,7 +48,7 @@ func newMeasures(service string) *measures {
 	m.inFlight = f.Gauge("minigate_worker_in_flight", "Handlers that run.")
 	m.waiting = f.Gauge("minigate_worker_waiting", "Requests taken whose handlers have not started.")
 	m.consuming = f.Gauge("minigate_worker_consuming", "1 while the worker consumes its service's queue.")
-	m.outbox = f.Gauge("minigate_worker_outbox_bytes", "Replies and pushes that wait for the broker or its confirm; 16 MiB at the most.")
+	m.outbox = f.Gauge("minigate_worker_outbox_bytes", "Replies and pushes that wait for the broker or its confirm, and replies that it did not take; 16 MiB of each at the most.")
 	m.expired = f.Counter("minigate_worker_expired_total", "Requests dropped because their deadline had passed before they were handled.")
 	m.panics = f.Counter("minigate_worker_panics_total", "Panics of handlers that were caught.")
 	m.redelivered = f.Counter("minigate_worker_redelivered_total", "Envelopes that may have been handled before.")
@@ -97,6 +97,7 @@ func (w *Worker) Collect(to chan<- prometheus.Metric) {
 	}
 	if out := w.out.Load(); out != nil {
 		outbox, _ = out.coalescer.Pending()
+		outbox += int(out.unsent.Load())
 	}
 	m.waiting.Send(to, float64(waiting))
 	m.inFlight.Send(to, float64(running))

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkg/errors"
@@ -17,6 +18,8 @@ type outbox struct {
 	coalescer *bus.Coalescer[*parcel]
 	stats     *counters
 	settled   func(*envelope) // one request of an envelope came to its end
+
+	unsent atomic.Int64 // bytes of replies that have failed and are still to be sent
 
 	mu      sync.Mutex
 	room    chan struct{} // closed at the next settlement; nil where nobody waits
@@ -35,13 +38,15 @@ type parcel struct {
 	envelope *envelope
 	deadline time.Time
 	buffer   *buffer // that item is in
+	failed   bool    // and counted in unsent
 
 	// Of a push: takes one error.
 	outcome chan error
 }
 
 // How the outbox publishes. The window keeps the broker's pipe full while one
-// batch is on its way; what waits beyond outboxBytes makes handlers wait.
+// batch is on its way; what waits beyond outboxBytes makes handlers wait, and so does
+// as much of what has failed.
 const (
 	outboxWindow = 4
 	outboxBytes  = 16 << 20
@@ -78,9 +83,30 @@ func (o *outbox) reply(c *call, r *bus.Reply) {
 	p.buffer = newBuffer()
 	p.buffer.b = bus.AppendReply(p.buffer.b[:0], r)
 	p.item = p.buffer.b
-	if err := o.add(c, p); err != nil {
+	err := o.settleDown(c)
+	if err == nil {
+		err = o.add(c, p)
+	}
+	if err != nil {
 		o.outcome(p, err)
 	}
+}
+
+// settleDown waits while too much has failed, until ctx ends: a broker that takes
+// nothing refuses each reply at once, and would have all of them wait to be tried again.
+func (o *outbox) settleDown(ctx context.Context) error {
+	for o.unsent.Load() >= outboxBytes {
+		room := o.nextRoom()
+		if o.unsent.Load() < outboxBytes { // since the last settlement
+			return nil
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return bus.ErrFull
+		}
+	}
+	return nil
 }
 
 // add hands a parcel to the coalescer, and waits for room until ctx ends.
@@ -117,12 +143,17 @@ func (o *outbox) settle(ps []*parcel, err error) {
 	for _, p := range ps {
 		o.outcome(p, err)
 	}
+	o.settledOne()
+}
+
+// settledOne has those look again who wait for room.
+func (o *outbox) settledOne() {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.room != nil {
 		close(o.room)
 		o.room = nil
 	}
-	o.mu.Unlock()
 }
 
 func (o *outbox) outcome(p *parcel, err error) {
@@ -142,6 +173,10 @@ func (o *outbox) outcome(p *parcel, err error) {
 
 func (o *outbox) end(p *parcel) {
 	e := p.envelope
+	if p.failed {
+		o.unsent.Add(-int64(len(p.item)))
+		o.settledOne()
+	}
 	p.buffer.free()
 	*p = parcel{}
 	parcels.Put(p)
@@ -149,6 +184,10 @@ func (o *outbox) end(p *parcel) {
 }
 
 func (o *outbox) again(p *parcel) {
+	if !p.failed {
+		p.failed = true
+		o.unsent.Add(int64(len(p.item)))
+	}
 	o.mu.Lock()
 	stopped := o.stopped
 	if !stopped {

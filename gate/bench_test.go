@@ -98,7 +98,7 @@ func BenchmarkGate(b *testing.B) {
 					s, c := l.fakeSession()
 					s.received(packet(codec.Handshake, 0, []byte(hi(""))))
 					answers := 0
-					again := func() { s.received(burst); l.flush() }
+					again := func() { s.received(burst) } // the turn ends with one flush
 					c.wrote = func(p []byte) {
 						for len(p) > 0 && p[0] == byte(codec.Data) {
 							_, n, err := codec.DecodePacket(p)

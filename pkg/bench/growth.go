@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// growthAddresses is how many local addresses the connections come from. From one
+	// alone, the kernel looks long for a free port when over half of them are taken.
+	growthAddresses = 4
 	// heartbeat is how often idle connections send one here: several times while
 	// they are looked at.
 	heartbeat = 2 * time.Second
@@ -82,7 +85,7 @@ func (b *bench) grow(ctx context.Context, over string) (line Line, err error) {
 	defer func() { err = errors.Join(err, releaseAll(holding)) }()
 	open := 0
 	for _, n := range b.levels() {
-		h, err := hold(ctx, load.Config{Gates: []string{gate.addresses[over]}, Connections: n - open, Idle: 1})
+		h, err := hold(ctx, load.Config{Gates: []string{gate.addresses[over]}, Connections: n - open, Idle: 1, Addresses: growthAddresses})
 		if err != nil {
 			return line, err
 		}

@@ -249,35 +249,6 @@ func TestSlowConsumer(t *testing.T) {
 	})
 }
 
-// TestShareOfSlowClients: the more waits for all of them, the less may for each.
-func TestShareOfSlowClients(t *testing.T) {
-	g, l := newFake(t, nil, inline)
-	g.cfg.Limits.WriteQueue, g.cfg.Limits.WriteQueues = 1000*smallQueue, 10_000*smallQueue
-	s, c := l.fakeSession()
-	for _, x := range []struct {
-		waits, all, slow int64 // all in smallQueue
-		want             bool
-	}{
-		{1000, 1000, 1, false},
-		{1001, 1001, 1, true},
-		{1000, 5000, 100, false},
-		{50, 5001, 100, false}, // its share of 5,000
-		{51, 5001, 100, true},
-		{51, 10_000, 100, true},
-		{50, 10_000, 100, false},
-		{2, 10_001, 100, true},
-		{1, 10_001, 100, false},
-		{1, 20_000, 100_000, false},
-	} {
-		c.waits = int(x.waits * smallQueue)
-		g.unsent.Store(x.all * smallQueue)
-		g.slow.Store(x.slow)
-		if got := s.tooSlow(); got != x.want {
-			t.Errorf("%d of %d wait for one of %d: got %v", x.waits, x.all, x.slow, got)
-		}
-	}
-}
-
 // TestLargeAnswer: one message over the write queue does not make a client slow.
 func TestLargeAnswer(t *testing.T) {
 	const size = 6 << 20

@@ -153,6 +153,7 @@ func (l *loop) setNow() {
 func (l *loop) tick() {
 	l.wheel.advance(l.now, (*session).expired)
 	l.resumeRefused()
+	l.cutSlow()
 	for s := l.busy.first; s != nil; {
 		next := s.busyNext
 		s.expirePending()

@@ -240,9 +240,12 @@ func (s *session) flush() {
 		return
 	}
 	if s.state < closing && s.tooSlow() {
-		s.kick(kickSlow, "too much waits for this client")
+		s.cutOff()
 	}
 	out := s.out
+	if out == nil { // cutOff has closed it
+		return
+	}
 	s.out = nil
 	if len(out) > 0 {
 		s.conn.write(out)
@@ -250,29 +253,6 @@ func (s *session) flush() {
 	s.loop.recycle(out)
 	if s.state == closing { // and not closed, if the write failed
 		s.conn.finish()
-	}
-}
-
-// smallQueue is what may wait for a client however much waits for all.
-const smallQueue = 16 << 10
-
-// tooSlow reports whether more waits for the client than may. While half of what may
-// wait for all of them together does, each may have its share of that half; while all
-// of it does, nobody may add to more than a little.
-func (s *session) tooSlow() bool {
-	g := s.loop.gate
-	waits, limits := s.conn.buffered()+s.latestBytes(), &g.cfg.Limits
-	if waits > limits.WriteQueue {
-		return true
-	}
-	all, most := g.unsent.Load(), int64(limits.WriteQueues)
-	switch {
-	case waits <= smallQueue || all <= most/2:
-		return false
-	case all <= most:
-		return int64(waits) > most/2/max(g.slow.Load(), 1)
-	default:
-		return true
 	}
 }
 

@@ -1,0 +1,75 @@
+package gate
+
+import "testing"
+
+// TestShareOfSlowClients: the less is left for all of them, the less may wait for each.
+func TestShareOfSlowClients(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.WriteQueue, g.cfg.Limits.WriteQueues = 100*smallQueue, 10_000*smallQueue
+	s, c := l.fakeSession()
+	for _, x := range []struct {
+		waits, all int64 // in smallQueue
+		want       bool
+	}{
+		{100, 100, false},
+		{101, 101, true},
+		{100, 9200, false},
+		{99, 9208, false},
+		{100, 9208, true}, // an eighth of 792
+		{10, 9920, false},
+		{11, 9920, true},
+		{1, 10_000, false},
+		{2, 10_000, true},
+		{1, 20_000, false},
+		{2, 20_000, true},
+	} {
+		c.waits = int(x.waits * smallQueue)
+		g.unsent.Store(x.all * smallQueue)
+		if got := s.tooSlow(); got != x.want {
+			t.Errorf("%d of %d wait for one: got %v", x.waits, x.all, got)
+		}
+	}
+	g.cfg.Limits.WriteQueue = 1000 // less than smallQueue
+	c.waits = 1001
+	if !s.tooSlow() {
+		t.Error("more may wait than the write queue")
+	}
+}
+
+// TestSilentSlowClients: who has let much wait, and now gets nothing more, is cut off
+// when others need the room, with what waits; who has little waiting is not, and
+// nobody while there is room.
+func TestSilentSlowClients(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.WriteQueue, g.cfg.Limits.WriteQueues = 1<<20, 4<<20
+	slow, slowConn := l.fakeSession()
+	other, otherConn := l.fakeSession()
+	left, leftConn := l.fakeSession()
+	for _, s := range []*session{slow, other, left} {
+		s.state = active
+	}
+	left.end("kicked") // and may still read why
+	slowConn.waits, otherConn.waits, leftConn.waits = 900<<10, 100<<10, 900<<10
+	g.unsent.Store(2 << 20)
+	l.tick()
+	if slowConn.closed || otherConn.closed || leftConn.closed || g.stats.KickedSlow.Load() != 0 {
+		t.Error("somebody is cut off while there is room")
+	}
+	g.unsent.Store(2<<20 + 1)
+	slowConn.waits = 200 << 10
+	l.tick()
+	if slowConn.closed || otherConn.closed || !leftConn.closed {
+		t.Error("not only who has left with too much is cut off")
+	}
+	slowConn.waits = 300 << 10
+	l.tick()
+	if !slowConn.closed || otherConn.closed {
+		t.Error("not only who is slow is cut off")
+	}
+	if n := g.stats.KickedSlow.Load(); n != 1 {
+		t.Errorf("%d kicks are counted", n)
+	}
+	if len(l.sessions) != 1 {
+		t.Errorf("%d sessions are left", len(l.sessions))
+	}
+}

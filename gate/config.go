@@ -85,7 +85,7 @@ type Limits struct {
 	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
 	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
-	WriteQueues         int // bytes that wait for all slow clients together, before each has to keep to its share; 256 MiB, or less
+	WriteQueues         int // bytes that wait for all slow clients together, for each up to an eighth of what is left; 256 MiB, or less
 	Handshakes          int // tokens that are verified at once; 1,024
 	Routes              int // codes in the dictionary; 4,096
 	GroupsPerSession    int // 64

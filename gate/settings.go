@@ -34,7 +34,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Bytes(&l.Message, "max-message", 1<<20, minMessage, codec.MaxMessage, "one message")
 	s.Bytes(&l.Unfinished, "max-unfinished", 0, 0, 1<<34, "fragments that wait for their last, and messages over max-in-flight, of all connections; 0 is 256MiB, or an eighth of GOMEMLIMIT")
 	s.Bytes(&l.WriteQueue, "max-write-queue", 1<<20, 4096, 1<<30, "what may wait for a slow client")
-	s.Bytes(&l.WriteQueues, "max-write-queues", 0, 0, 1<<36, "what may wait for all slow clients together, before each has to keep to its share; 0 is 256MiB, or an eighth of GOMEMLIMIT")
+	s.Bytes(&l.WriteQueues, "max-write-queues", 0, 0, 1<<36, "what may wait for all slow clients together, for each up to an eighth of what is left; 0 is 256MiB, or an eighth of GOMEMLIMIT")
 	s.Bytes(&l.PendingPerPublisher, "max-pending", 0, 0, 1<<30, "requests that wait for the broker, of one publisher; 0 is 16MiB, or a sixteenth of GOMEMLIMIT")
 	s.Int(&l.Handshakes, "max-handshakes", 1024, 1, 1_000_000, "tokens that are verified at once")
 	s.Int(&l.Routes, "max-routes", 4096, 1, codec.MaxCodes, "codes in the dictionary")

@@ -10,6 +10,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,9 @@ type Options struct {
 	Dialer interface {
 		DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	}
+	// TLS is the configuration for tls:// and wss://; nil for the system's
+	// authorities. Its ServerName is the address's host where it is empty.
+	TLS *tls.Config
 }
 
 const (
@@ -98,7 +102,7 @@ type Client struct {
 }
 
 // Dial connects to a gate and says hello: address is tcp://host:port, or
-// ws://host:port/ws, or wss:// with TLS. The error is a *HandshakeError or a
+// ws://host:port/ws; with TLS tls:// and wss://. The error is a *HandshakeError or a
 // *KickError where the gate said no; ctx bounds Dial only, not the connection.
 //
 // With Options.Reconnect it tries each address once, until one takes it: a client
@@ -159,12 +163,12 @@ func parse(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err == nil && u.Hostname() != "" {
 		switch {
-		case u.Scheme == "tcp" && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
+		case (u.Scheme == "tcp" || u.Scheme == "tls") && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
 			return u, nil
 		}
 	}
 	// What url.Parse says is about URLs, which is not what was forgotten.
-	return nil, fmt.Errorf("client: address %q: want tcp://host:port or ws://host:port/ws", address)
+	return nil, fmt.Errorf("client: address %q: want tcp://host:port or ws://host:port/ws, or with TLS tls:// or wss://", address)
 }
 
 func setDefaults(o *Options) {

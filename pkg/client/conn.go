@@ -44,10 +44,10 @@ func (c *Client) connect(ctx context.Context, address string) (made *conn, rest 
 		calls:    make(map[uint64]*call),
 	}
 	u, err := url.Parse(address)
-	if err == nil && u.Scheme == "tcp" {
+	if err == nil && (u.Scheme == "tcp" || u.Scheme == "tls") {
 		n.transport, err = dialTCP(ctx, u, c.opts)
 	} else if err == nil {
-		n.transport, err = dialWebSocket(ctx, address, c.opts, n.queueControl)
+		n.transport, err = dialWebSocket(ctx, u, c.opts, n.queueControl)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("client: connect to %s: %w", address, err)

@@ -3,6 +3,8 @@ package client
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,7 +35,26 @@ func dialTCP(ctx context.Context, u *url.URL, opts Options) (transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	if u.Scheme == "tls" {
+		secure := tls.Client(conn, opts.tlsConfig(u.Hostname()))
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("TLS handshake: %w", err), conn.Close())
+		}
+		conn = secure
+	}
 	return tcp{conn}, nil
+}
+
+// tlsConfig is the configuration for a gate of this name.
+func (o *Options) tlsConfig(host string) *tls.Config {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.TLS != nil {
+		cfg = o.TLS.Clone()
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	return cfg
 }
 
 func (t tcp) Write(packets, _ []byte) error {
@@ -56,8 +77,9 @@ type webSocket struct {
 	remaining int64 // of the binary frame that is being read
 }
 
-func dialWebSocket(ctx context.Context, address string, opts Options, control func([]byte)) (transport, error) {
-	dialer := ws.Dialer{NetDial: opts.Dialer.DialContext}
+func dialWebSocket(ctx context.Context, u *url.URL, opts Options, control func([]byte)) (transport, error) {
+	address := u.String()
+	dialer := ws.Dialer{NetDial: opts.Dialer.DialContext, TLSConfig: opts.tlsConfig(u.Hostname())}
 	conn, ahead, _, err := dialer.Dial(ctx, address)
 	if err != nil {
 		return nil, err

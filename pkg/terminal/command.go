@@ -2,6 +2,8 @@ package terminal
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +28,8 @@ type Command struct {
 // ClientSettings declares the settings of every command that is a client.
 func (c *Command) ClientSettings(s settings.Set) {
 	s = s.Group("Client")
-	s.Text(&c.Gate, "gate", DefaultGate, "the gate, ws://HOST:PORT/ws or tcp://HOST:PORT")
+	s.Text(&c.Gate, "gate", DefaultGate, "the gate, ws://HOST:PORT/ws or tcp://HOST:PORT, or with TLS wss:// and tls://")
+	s.Text(&c.CA, "ca", "", "PEM file with the authorities of the gate's certificate; nothing is those of the system")
 	s.Text(&c.Account, "account", "", "account to log in with")
 	s.Secret(&c.Password, "password", "", "password to log in with")
 	s.Secret(&c.Token, "token", "", "token of an earlier login, instead of account and password")
@@ -62,7 +65,11 @@ func (c *Command) Call(ctx context.Context, args []string) error {
 			return fmt.Errorf("call: got %q, want JSON", args[1])
 		}
 	}
-	gate, err := client.Dial(ctx, c.Gate, client.Options{Token: c.Token, ClientType: "call"})
+	authorities, err := c.authorities()
+	if err != nil {
+		return err
+	}
+	gate, err := client.Dial(ctx, c.Gate, client.Options{Token: c.Token, ClientType: "call", TLS: authorities})
 	if err != nil {
 		return err
 	}
@@ -77,4 +84,20 @@ func (c *Command) Call(ctx context.Context, args []string) error {
 		_, err = fmt.Fprintf(os.Stdout, "%s\n", reply.Body)
 	}
 	return errors.Join(err, gate.Close())
+}
+
+// authorities is the configuration of TLS, nil for the system's authorities.
+func (c *Config) authorities() (*tls.Config, error) {
+	if c.CA == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("authorities: %s has no certificate", c.CA)
+	}
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }

@@ -8,6 +8,7 @@ package terminal
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ import (
 type Config struct {
 	// Gate is the address of a gate, as client.Dial takes it; it is shown, too.
 	Gate string
+	// CA is a PEM file with the authorities of the gate's certificate, the system's
+	// where it is empty.
+	CA string
 	// Dial opens connections; nil dials Gate with package client.
 	Dial Dialer
 	// Account and Password log in; where one is missing a form asks, which plain
@@ -63,11 +67,12 @@ type Conn interface {
 // and comes back.
 type Dialer func(ctx context.Context, token string, message func(*chatpb.Message), state func(client.State)) (Conn, error)
 
-// DialGate dials a gate with package client, which reconnects.
-func DialGate(address string) Dialer {
+// DialGate dials a gate with package client, which reconnects. authorities, for
+// gates with TLS, may be nil for the system's.
+func DialGate(address string, authorities *tls.Config) Dialer {
 	return func(ctx context.Context, token string, message func(*chatpb.Message), state func(client.State)) (Conn, error) {
 		c, err := client.Dial(ctx, address, client.Options{
-			Token: token, ClientType: "terminal",
+			Token: token, ClientType: "terminal", TLS: authorities,
 			Reconnect: &client.Reconnect{
 				First: firstWait, Longest: longestWait,
 				OnState: func(_ *client.Client, s client.State) { state(s) },
@@ -103,7 +108,11 @@ func Run(ctx context.Context, cfg Config) error {
 		if err := checkGate(cfg.Gate); err != nil {
 			return err
 		}
-		cfg.Dial = DialGate(cfg.Gate)
+		authorities, err := cfg.authorities()
+		if err != nil {
+			return err
+		}
+		cfg.Dial = DialGate(cfg.Gate, authorities)
 	}
 	if cfg.In == nil {
 		cfg.In = os.Stdin
@@ -122,12 +131,12 @@ func Run(ctx context.Context, cfg Config) error {
 
 // checkGate refuses an address that no attempt to connect would make good.
 func checkGate(address string) error {
-	const want = "want ws://HOST:PORT/ws, wss://HOST:PORT/ws or tcp://HOST:PORT"
+	const want = "want ws://HOST:PORT/ws or tcp://HOST:PORT, or with TLS wss:// or tls://"
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
 	case u.Hostname() == "":
-	case u.Scheme == "tcp" && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
+	case (u.Scheme == "tcp" || u.Scheme == "tls") && u.Port() != "", u.Scheme == "ws", u.Scheme == "wss":
 		if _, err := strconv.ParseUint(u.Port(), 10, 16); err == nil || u.Port() == "" {
 			return nil
 		}

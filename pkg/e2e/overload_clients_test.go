@@ -176,9 +176,10 @@ func (s *steady) run() {
 	}
 	sender.Wait()
 	var gone *net.OpError
+	var kick *kickedError
 	switch {
 	case err == nil:
-	case errors.As(err, &gone), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &kick) && kick.code == "slow_consumer", errors.As(err, &gone), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		// Whose it is to lose answers is for the gate's kicks to say.
 		s.flood.cut.Add(1)
 		s.flood.sent.Add(int64(s.count) - int64(s.sent.Load()))

@@ -45,7 +45,7 @@ func (s *session) wanted() bool {
 // goOn is then called. Without a broker it need not, since it will hear so.
 func (s *session) hasToWait() bool {
 	l := s.loop
-	if !l.congested || l.gate.cfg.Bus.State() != bus.Up {
+	if !l.congested || l.gate.cfg.Bus.State() != bus.Up || l.gate.cutting.Load() {
 		return false
 	}
 	if !s.isHeld {
@@ -144,6 +144,7 @@ func (l *loop) resumeAnswered() {
 // goOn handles what waits in the session, and reads on.
 func (s *session) goOn() {
 	s.release()
+	s.leaveWhenDone()
 	if s.wanted() {
 		s.conn.resume()
 	}

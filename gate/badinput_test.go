@@ -180,7 +180,7 @@ func TestTrickle(t *testing.T) {
 				}
 			}
 		}()
-		if p := c.next(); p.Type != codec.Kick || kickOf(t, p) != kickProtocol {
+		if p := c.next(); p.Type != codec.Kick || kickOf(t, p) != kickHeartbeat {
 			t.Errorf("got a %v %q", p.Type, p.Body)
 		}
 		close(stop)

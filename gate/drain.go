@@ -104,13 +104,16 @@ func (s *session) leaveWhenDone() {
 func (g *Gate) cutOff() (cut int) {
 	ctx, cancel := context.WithTimeout(g.base, stopTime)
 	defer cancel()
+	g.cutting.Store(true) // what waits for its turn is not published any more
 	for _, l := range g.loops {
 		n, err := onLoop(ctx, l, func() (n int, err error) {
 			for _, s := range l.sessions {
-				if len(s.pending) > 0 {
+				if len(s.pending)+len(s.held) > 0 {
 					n++
 				}
 				s.failPending(codes.Unavailable, "the gate is shutting down")
+				s.isFull = false
+				s.release()
 				s.kick(kickShutdown, "the gate is shutting down")
 			}
 			return n, nil

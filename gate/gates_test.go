@@ -351,3 +351,37 @@ func TestHurriedEnd(t *testing.T) {
 		t.Errorf("cut off: %q", cut)
 	}
 }
+
+// TestEndWhileVerifying: who has not heard yet whether his token is good is told to
+// come back, and does not keep the gate.
+func TestEndWhileVerifying(t *testing.T) {
+	release := make(chan struct{})
+	asked := make(chan struct{}, 2)
+	r := start(t, withUsers(t), func(c *Config) {
+		c.DrainTimeout = time.Minute
+		c.Verify = verifier(func(context.Context, string) (int64, error) {
+			asked <- struct{}{}
+			<-release
+			return 5, nil
+		})
+	})
+	c := r.connect(t, overTCP)
+	c.packet(codec.Handshake, 0, []byte(hi("x")))
+	<-asked
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	eventually(t, "the gate drains", r.gate.Draining)
+	close(release)
+	if a := c.answer(); a.Code != 503 || a.RetryAfterMS <= 0 {
+		t.Errorf("got %+v", a)
+	}
+	c.close()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("the gate waits for it")
+	}
+}

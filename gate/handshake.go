@@ -161,6 +161,8 @@ func (l *loop) verified(id uint64, user int64, err error) {
 		return
 	}
 	switch {
+	case err == nil && l.gate.draining.Load(): // it would only be sent away again
+		s.refuse(handshakeAnswer{Code: 503, Message: "the gate is shutting down", RetryAfterMS: l.gate.comeBack()})
 	case err == nil:
 		s.welcome(user)
 		s.release()

@@ -149,12 +149,12 @@ func TestHandshakeTimeout(t *testing.T) {
 	r := start(t, func(c *Config) { c.HandshakeTimeout = 50 * time.Millisecond })
 	want := uint64(0)
 	both(t, func(t *testing.T, over transport) {
-		if kick := r.connect(t, over).ends(); kick != kickProtocol {
+		if kick := r.connect(t, over).ends(); kick != kickHeartbeat {
 			t.Errorf("kick %q", kick)
 		}
 		half := r.connect(t, over)
 		half.bytes(packet(codec.Handshake, 0, []byte(hi("")))[:20])
-		if kick := half.ends(); kick != kickProtocol {
+		if kick := half.ends(); kick != kickHeartbeat {
 			t.Errorf("kick %q", kick)
 		}
 		want += 2

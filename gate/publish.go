@@ -66,6 +66,10 @@ func (s *session) publish(m *codec.Message) {
 		g.measures.hit(limitUnfinished)
 		return
 	}
+	if g.cutting.Load() {
+		s.reject(m, &p, codes.Unavailable, "the gate is shutting down")
+		return
+	}
 	if g.cfg.Bus.State() != bus.Up || !g.canReply.Load() {
 		s.reject(m, &p, codes.Unavailable, "the broker is not available")
 		s.refuseInput()
@@ -119,10 +123,11 @@ func (s *session) wait(p pending) {
 	}
 }
 
-// settle takes what waits under a sequence number.
-func (s *session) settle(sequence uint32) (pending, bool) {
+// settle takes what waits under a sequence number: a notify for its Ack, or a
+// request for its reply. A service that replies to a notify says nothing of that.
+func (s *session) settle(sequence uint32, notify bool) (pending, bool) {
 	for i := range s.pending {
-		if s.pending[i].sequence != sequence {
+		if s.pending[i].sequence != sequence || s.pending[i].notify != notify {
 			continue
 		}
 		p := s.pending[i]
@@ -142,7 +147,7 @@ func (s *session) settle(sequence uint32) (pending, bool) {
 func (s *session) expirePending() {
 	// The timeout is the same for all, so the oldest is the first.
 	for len(s.pending) > 0 && s.pending[0].deadline <= s.loop.now {
-		p, _ := s.settle(s.pending[0].sequence)
+		p, _ := s.settle(s.pending[0].sequence, s.pending[0].notify)
 		s.loop.gate.stats.Deadlines.Add(1)
 		s.fail(&p, codes.DeadlineExceeded, "no reply in time")
 	}
@@ -151,7 +156,7 @@ func (s *session) expirePending() {
 // failPending answers everything that waits.
 func (s *session) failPending(code codes.Code, text string) {
 	for len(s.pending) > 0 {
-		p, _ := s.settle(s.pending[0].sequence)
+		p, _ := s.settle(s.pending[0].sequence, s.pending[0].notify)
 		s.fail(&p, code, text)
 	}
 }
@@ -206,7 +211,7 @@ func (g *Gate) settled(refs []ref, err error) {
 		l.post(func() {
 			for _, r := range of {
 				if s := l.sessions[r.session]; s != nil {
-					if p, ok := s.settle(r.sequence); ok {
+					if p, ok := s.settle(r.sequence, r.notify); ok {
 						s.fail(&p, code, text)
 					}
 				}
@@ -224,7 +229,7 @@ func (g *Gate) confirmed(refs []ref) {
 		l.post(func() {
 			for _, r := range of {
 				if s := l.sessions[r.session]; s != nil {
-					if p, ok := s.settle(r.sequence); ok {
+					if p, ok := s.settle(r.sequence, r.notify); ok {
 						s.respond(&p, codec.Ack, p.data, nil, nil)
 					}
 				}

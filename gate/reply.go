@@ -80,7 +80,7 @@ func (l *loop) reply(r *bus.Reply) {
 		g.stats.RepliesLate.Add(1)
 		return
 	}
-	p, ok := s.settle(r.Sequence)
+	p, ok := s.settle(r.Sequence, false)
 	if !ok { // answered before: a redelivery, or after its deadline
 		g.stats.RepliesLate.Add(1)
 		return

@@ -14,6 +14,9 @@ func (s *socket) decrypt(b []byte) {
 	established := secure.Established()
 	plain, out, err := secure.Feed(p.plain[:0], p.cipher[:0], b)
 	p.plain, p.cipher = scratch(plain), scratch(out)
+	if !established && secure.Established() {
+		s.shaken()
+	}
 	if len(out) > 0 {
 		s.send(nil, out)
 	}
@@ -58,7 +61,24 @@ const keepScratch = readBytes + 32<<10
 
 // startTLS has a connection begin with a TLS handshake.
 func (s *socket) startTLS() {
-	if cfg := s.poller.loop.gate.tls; cfg != nil {
-		s.secure = tlsloop.Server(cfg)
+	g := s.poller.loop.gate
+	if g.tls != nil {
+		s.secure, s.shaking = tlsloop.Server(g.tls), true
+		g.secure.Add(1)
+	}
+}
+
+// tooManyHandshakes reports whether the connection is one too many of those that are
+// in their TLS handshake, which takes memory by the 20 KB.
+func (s *socket) tooManyHandshakes() bool {
+	g := s.poller.loop.gate
+	return s.shaking && g.secure.Load() > int64(g.cfg.Limits.Handshakes)
+}
+
+// shaken says that the TLS handshake is over.
+func (s *socket) shaken() {
+	if s.shaking {
+		s.shaking = false
+		s.poller.loop.gate.secure.Add(-1)
 	}
 }

@@ -231,3 +231,40 @@ func TestRenewedUnderLoad(t *testing.T) {
 	close(stop)
 	load.Wait()
 }
+
+// TestTLSHandshakesAtOnce: more TLS handshakes at once than there may be are closed,
+// and those that are over, or gone, make room.
+func TestTLSHandshakesAtOnce(t *testing.T) {
+	a := certtest.NewAuthority(t, "authority")
+	cfg := &tls.Config{RootCAs: a.Pool(t), ServerName: "gate", MinVersion: tls.VersionTLS12}
+	log, logs := logged()
+	r := start(t, secured(t, a, t.TempDir()), logs, func(c *Config) { c.Limits.Handshakes = 2 })
+	first, err := r.raw(t, overTCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _ := r.overTLS(t, overTCP, cfg, nil)
+	third, err := r.raw(t, overTCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "two are in their handshake", func() bool { return r.gate.secure.Load() == 2 })
+	fourth, err := r.raw(t, overTCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = fourth.conn.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.ReadAll(fourth.conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("one too many goes on")
+	}
+	if !log.has("too many TLS handshakes") || r.gate.stats.HandshakesFull.Load() != 1 {
+		t.Errorf("the log says %q", log.out.String())
+	}
+	for _, c := range []*wire{first, third} {
+		c.close()
+	}
+	eventually(t, "there is room again", func() bool { return r.gate.secure.Load() == 0 })
+	if a := second.handshake(hi("")); a.Code != 200 {
+		t.Errorf("got %+v", a)
+	}
+}

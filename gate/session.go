@@ -271,7 +271,8 @@ func (s *session) expired() {
 			return
 		}
 		g.measures.hit(limitHandshakeTime)
-		s.kick(kickProtocol, fmt.Sprintf("no handshake within %v", g.cfg.HandshakeTimeout))
+		// Not a fault of the client's, who may come back.
+		s.kick(kickHeartbeat, fmt.Sprintf("no handshake within %v", g.cfg.HandshakeTimeout))
 	case active:
 		if !s.wanted() { // what it says now is not read
 			s.lastSeen = s.loop.now

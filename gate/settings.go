@@ -36,7 +36,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Bytes(&l.WriteQueue, "max-write-queue", 1<<20, 4096, 1<<30, "what may wait for a slow client")
 	s.Bytes(&l.WriteQueues, "max-write-queues", 0, 0, 1<<36, "what may wait for all slow clients together, for each up to an eighth of what is left; 0 is 256MiB, or an eighth of GOMEMLIMIT")
 	s.Bytes(&l.PendingPerPublisher, "max-pending", 0, 0, 1<<30, "requests that wait for the broker, of one publisher; 0 is 16MiB, or a sixteenth of GOMEMLIMIT")
-	s.Int(&l.Handshakes, "max-handshakes", 1024, 1, 1_000_000, "tokens that are verified at once")
+	s.Int(&l.Handshakes, "max-handshakes", 1024, 1, 1_000_000, "tokens that are verified at once, and TLS handshakes")
 	s.Int(&l.Routes, "max-routes", 4096, 1, codec.MaxCodes, "codes in the dictionary")
 	s.Int(&l.GroupsPerSession, "max-groups", 64, 1, 65536, "groups of a connection")
 }

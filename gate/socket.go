@@ -25,6 +25,7 @@ type socket struct {
 	hungUp   bool // the client has closed its side: the end is behind what is read
 	finished bool // to be shut down when all is sent
 	first    bool // nothing has come yet
+	shaking  bool // in its TLS handshake
 }
 
 // open makes a session of a connection that was accepted. It owns fd.
@@ -45,6 +46,11 @@ func (p *poller) take(fd int, t transport, address netip.Addr, counted bool) {
 	if err := p.keep(s); err != nil {
 		l.gate.log.WithError(err).Warn("take a connection")
 		s.close()
+		return
+	}
+	if s.tooManyHandshakes() {
+		l.gate.stats.HandshakesFull.Add(1)
+		s.refuse("too many TLS handshakes at once (max-handshakes)", nil)
 	}
 }
 
@@ -225,6 +231,7 @@ func (s *socket) close() {
 	}
 	if s.secure != nil {
 		s.secure.Close(nil)
+		s.shaken()
 	}
 	_ = unix.Close(int(s.fd)) // which takes it out of the poller
 	s.fd = -1

@@ -385,3 +385,49 @@ func TestEndWhileVerifying(t *testing.T) {
 		t.Error("the gate waits for it")
 	}
 }
+
+// TestEndAnswersWhatIsHeld: requests that wait for their turn when there is no more
+// time are answered, too, and their client counts as cut off.
+func TestEndAnswersWhatIsHeld(t *testing.T) {
+	ending := parts.NewEnding()
+	r := start(t, func(c *Config) { c.DrainTimeout, c.Limits.InFlight, c.Ending = 50*time.Millisecond, 1, ending })
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	inOrder(c, 3, 10)
+	s.next()
+	eventually(t, "two are held", func() bool { return r.gate.unfinished.Load() > 0 })
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	for i := range uint64(3) {
+		if m := c.message(); m.ID != i || failed(t, m) != codes.Unavailable {
+			t.Errorf("got %+v", m)
+		}
+	}
+	if kick := c.ends(); kick != kickShutdown {
+		t.Errorf("kick %q", kick)
+	}
+	c.close()
+	if err := <-ended; err != nil || len(ending.Cut()) != 1 {
+		t.Errorf("%v, cut off: %q", err, ending.Cut())
+	}
+}
+
+// TestReplyIsNoAck: what a service replies to a notify is not taken for the broker's
+// confirm.
+func TestReplyIsNoAck(t *testing.T) {
+	_, l := newFake(t, nil, inline)
+	s, c := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	s.received(dataPackets(&codec.Message{Type: codec.Notify, ID: 5, Route: []byte("a.b")}))
+	l.flush()
+	c.out = nil
+	l.reply(&bus.Reply{Session: s.id, Sequence: s.sequence, Data: []byte("x")})
+	l.flush()
+	if len(c.out) != 0 || len(s.pending) != 1 {
+		t.Errorf("the reply is written: %q", c.out)
+	}
+	l.gate.settled([]ref{{session: s.id, sequence: s.sequence, notify: true}}, nil)
+	if len(c.out) == 0 || len(s.pending) != 0 {
+		t.Error("no Ack after the confirm")
+	}
+}

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -16,8 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/motto123/minigate/pkg/bus"
-	"github.com/motto123/minigate/pkg/bus/rabbit"
-	"github.com/motto123/minigate/pkg/worker"
 )
 
 // TestNewServiceIsCallableAtOnce: what starts beside running gates is there for
@@ -35,27 +32,7 @@ func TestNewServiceIsCallableAtOnce(t *testing.T) {
 		})
 	}
 
-	b, err := rabbit.Open(rabbit.Config{URL: w.rabbitmq, Topology: w.topology})
-	if err != nil {
-		t.Fatal(err)
-	}
-	greet := worker.New("greet", worker.Config{Bus: b, Topology: w.topology})
-	worker.Handle(greet, "greet.hello", func(_ context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
-		return wrapperspb.String("hello, " + in.GetValue()), nil
-	}, worker.Public())
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- greet.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	eventually(t, "the worker takes requests", func() bool { return greet.Health() == nil })
+	greeter(t, w, func() {})
 	for _, p := range clients {
 		out := ask[wrapperspb.StringValue](p, "greet.hello", wrapperspb.String(p.account))
 		if out.GetValue() != "hello, "+p.account {

@@ -202,11 +202,13 @@ func TestFirstPacket(t *testing.T) {
 func TestTokenEndsMeanwhile(t *testing.T) {
 	var r *rig
 	var calls atomic.Int32
+	kicked := make(chan struct{})
 	r = start(t, withUsers(t), func(c *Config) {
 		c.Verify = verifier(func(context.Context, string) (int64, error) {
 			if calls.Add(1) == 1 {
 				return 7, nil
 			}
+			defer close(kicked)
 			// Whoever ended the token kicks the user now, and must find the session.
 			if _, err := r.calls().Kick(t.Context(), &gatepb.KickRequest{User: 7, Reason: "the password was reset"}); err != nil {
 				t.Errorf("kick: %v", err)
@@ -221,6 +223,7 @@ func TestTokenEndsMeanwhile(t *testing.T) {
 	}
 	c.close()
 	eventually(t, "user 7 has left presence", func() bool { return !here(t, r.gate.cfg.Presence, 7, r) })
+	<-kicked
 }
 
 // TestGoneWhileVerifying: whatever Verify kept for a session, the end of the session

@@ -243,7 +243,9 @@ func TestTLSHandshakesAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the first is in its handshake", func() bool { return r.gate.secure.Load() == 1 })
 	second, _ := r.overTLS(t, overTCP, cfg, nil)
+	eventually(t, "the second is over it", func() bool { return r.gate.secure.Load() == 1 })
 	third, err := r.raw(t, overTCP)
 	if err != nil {
 		t.Fatal(err)

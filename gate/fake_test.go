@@ -45,7 +45,9 @@ func newFake(t testing.TB, p bus.Publisher, execute func(func()) error) (*Gate, 
 			return bus.AppendHeader(b, bus.Header{Gate: g.id, GateAddress: "127.0.0.1:7101", Route: route})
 		},
 	}))
-	return g, g.newLoop(execute)
+	var l *loop
+	l = g.newLoop(func() error { return execute(l.turn) })
+	return g, l
 }
 
 // fakeConn is a transport that keeps what is written.

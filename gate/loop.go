@@ -14,16 +14,14 @@ type loop struct {
 	gate   *Gate
 	poller *poller // nil in tests of sessions alone
 	index  uint64
-	// execute runs f on the loop's thread, soon; it is the poller's.
-	execute func(f func()) error
-	run     func() // turn, made a function value once
+	wake   func() error // has turn called on the loop's thread, soon; it is the poller's
 
 	inbox struct {
 		sync.Mutex
 		tasks     []func()
 		scheduled bool
 		closed    bool
-		waking    sync.WaitGroup // calls of execute
+		waking    sync.WaitGroup // calls of wake
 	}
 
 	// Everything below belongs to the loop's thread.
@@ -65,15 +63,14 @@ const (
 	keepPending     = 64
 )
 
-func newLoop(g *Gate, index int, execute func(func()) error) *loop {
+func newLoop(g *Gate, index int, wake func() error) *loop {
 	l := &loop{
-		gate: g, index: uint64(index), execute: execute,
+		gate: g, index: uint64(index), wake: wake,
 		sessions: make(map[uint64]*session),
 		users:    make(map[int64][]*session),
 		groups:   make(map[string]map[*session]struct{}),
 		shard:    g.shards[index%len(g.shards)],
 	}
-	l.run = l.turn
 	l.setNow()
 	l.wheel.init(l.now)
 	return l
@@ -99,7 +96,7 @@ func (l *loop) post(f func()) bool {
 		return true
 	}
 	defer l.inbox.waking.Done()
-	if err := l.execute(l.run); err != nil {
+	if err := l.wake(); err != nil {
 		l.gate.log.WithError(err).Error("wake a loop")
 	}
 	return true

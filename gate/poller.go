@@ -4,24 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
-	"github.com/panjf2000/gnet/v2/pkg/netpoll"
-	"github.com/panjf2000/gnet/v2/pkg/queue"
 )
 
-// poller waits on the sockets of one loop, with epoll or kqueue through gnet's
-// poller. gnet's own connections were measured: they hold 450 bytes more of each
-// idle client, copy what they write, accept on one thread only, and can not stop
-// reading, which is how a gate holds back what the broker does not take.
+// poller serves the sockets of one loop. gnet's own connections were measured: they
+// hold 450 bytes more of each idle client, copy what they write, accept on one
+// thread only, and can not stop reading, which is how a gate holds back what the
+// broker does not take.
 //
 // Sockets are registered once, edge-triggered, for reading and for writing: to
 // stop reading from one is to leave it alone, and costs no system call.
 type poller struct {
 	loop    *loop
-	poll    *netpoll.Poller
+	watch   *watcher
 	sockets []*socket // by descriptor, which are small numbers, given out again
 	open    int
+	turning bool   // now is set for this turn
 	in      []byte // what one read brings, of whichever socket
 
 	// Used again and again, with TLS.
@@ -38,36 +35,25 @@ const (
 // openLoops makes the loops. They hold what is posted until run.
 func (g *Gate) openLoops() error {
 	for range g.cfg.Loops {
-		poll, err := netpoll.OpenPoller()
+		watch, err := openWatcher()
 		if err != nil {
-			err = fmt.Errorf("open a poller: %w", err)
 			for _, l := range g.loops {
-				err = errors.Join(err, l.poller.poll.Close())
+				err = errors.Join(err, l.poller.watch.close())
 			}
 			return err
 		}
-		p := &poller{poll: poll, in: make([]byte, readBytes)}
-		p.loop = g.newLoop(p.execute)
+		p := &poller{watch: watch, in: make([]byte, readBytes)}
+		p.loop = g.newLoop(watch.wake)
 		p.loop.poller = p
 	}
 	return nil
 }
 
-// execute runs f on the loop's thread.
-func (p *poller) execute(f func()) error {
-	return p.poll.Trigger(queue.HighPriority, func(any) error { f(); return nil }, nil)
-}
-
 // run serves until ctx ends, and closes what is open then.
 func (p *poller) run(ctx context.Context) error {
 	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() {
-		stopped <- p.poll.Trigger(queue.HighPriority, func(any) error { return errorx.ErrEngineShutdown }, nil)
-	})
-	err := p.poll.Polling(p.event)
-	if errors.Is(err, errorx.ErrEngineShutdown) {
-		err = nil
-	}
+	stop := context.AfterFunc(ctx, func() { stopped <- p.watch.stop() })
+	err := p.watch.run(p.event, p.loop.turn, p.turned)
 	if !stop() {
 		err = errors.Join(err, <-stopped)
 	}
@@ -78,24 +64,37 @@ func (p *poller) run(ctx context.Context) error {
 			s.close()
 		}
 	}
-	return errors.Join(err, p.poll.Close())
+	return errors.Join(err, p.watch.close())
+}
+
+// happening is what has happened to a socket.
+type happening struct {
+	readable bool
+	hungUp   bool // the client has closed its side: there is an end behind what can still be read
+	broken   bool // both sides are closed: nobody is there to answer
 }
 
 // event is called with what has happened to a descriptor.
-func (p *poller) event(fd int, event netpoll.IOEvent, flags netpoll.IOFlags) error {
+func (p *poller) event(fd int, what happening) {
 	if fd >= len(p.sockets) || p.sockets[fd] == nil {
-		return nil // closed in this same turn
+		return // closed in this same turn
 	}
-	s := p.sockets[fd]
-	p.loop.setNow()
-	p.serve(s, event, flags)
+	if !p.turning {
+		p.turning = true
+		p.loop.setNow()
+	}
+	p.serve(p.sockets[fd], what)
+}
+
+// turned is called when all that has happened at once was served.
+func (p *poller) turned() {
+	p.turning = false
 	p.loop.flush()
-	return nil
 }
 
 // serve does what there is to do with a socket. A panic ends that session, not
 // the gate.
-func (p *poller) serve(s *socket, event netpoll.IOEvent, flags netpoll.IOFlags) {
+func (p *poller) serve(s *socket, what happening) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.loop.gate.panicked(v)
@@ -105,14 +104,12 @@ func (p *poller) serve(s *socket, event netpoll.IOEvent, flags netpoll.IOFlags) 
 	if len(s.unsent) > 0 {
 		s.sendRest()
 	}
-	if hungUp(event, flags) {
-		s.hungUp = true
-	}
-	if s.hungUp || netpoll.IsReadEvent(event) {
+	s.hungUp = s.hungUp || what.hungUp
+	if s.hungUp || what.readable {
 		s.readable = true
 		s.read()
 	}
-	if broken(event, flags) && s.readable { // not read any more, and nobody is there
+	if what.broken && s.readable { // not read any more, and nobody is there
 		s.close()
 	}
 }
@@ -125,7 +122,7 @@ func (p *poller) keep(s *socket) error {
 		p.sockets = append(p.sockets, make([]*socket, fd+1024-len(p.sockets))...)
 	}
 	p.sockets[fd] = s
-	if err := p.poll.AddReadWrite(&netpoll.PollAttachment{FD: fd}, true); err != nil {
+	if err := p.watch.add(fd); err != nil {
 		p.sockets[fd] = nil
 		return fmt.Errorf("watch a connection: %w", err)
 	}

@@ -138,9 +138,9 @@ func (g *Gate) tick(ctx context.Context) {
 	}
 }
 
-// newLoop adds a loop, whose tasks execute runs.
-func (g *Gate) newLoop(execute func(func()) error) *loop {
-	l := newLoop(g, len(g.loops), execute)
+// newLoop adds a loop, whose turn comes after wake.
+func (g *Gate) newLoop(wake func() error) *loop {
+	l := newLoop(g, len(g.loops), wake)
 	g.loops = append(g.loops, l)
 	return l
 }

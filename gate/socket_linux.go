@@ -4,20 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"golang.org/x/sys/unix"
 )
-
-// hungUp reports that the client has closed its side: there is an end behind what
-// can still be read.
-func hungUp(event netpoll.IOEvent, _ netpoll.IOFlags) bool {
-	return event&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
-}
-
-// broken reports that both sides are closed: nobody is there to answer.
-func broken(event netpoll.IOEvent, _ netpoll.IOFlags) bool {
-	return event&(unix.EPOLLHUP|unix.EPOLLERR) != 0
-}
 
 // acceptSocket takes one connection of a listener. Its descriptor does not block,
 // and has the listener's TCP_NODELAY.

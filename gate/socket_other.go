@@ -7,15 +7,8 @@ import (
 	"net/netip"
 	"syscall"
 
-	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"golang.org/x/sys/unix"
 )
-
-func hungUp(_ netpoll.IOEvent, flags netpoll.IOFlags) bool {
-	return flags&(unix.EV_EOF|unix.EV_ERROR) != 0
-}
-
-func broken(_ netpoll.IOEvent, flags netpoll.IOFlags) bool { return flags&unix.EV_ERROR != 0 }
 
 func acceptSocket(listener int) (int, netip.Addr, error) {
 	syscall.ForkLock.RLock()

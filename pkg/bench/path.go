@@ -44,6 +44,7 @@ func (b *bench) startGate(ctx context.Context, args ...string) (*gateProcess, er
 	p, err := b.startWith(b.variables, "gate", append([]string{
 		"gate", "--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json",
 		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0",
+		"--admin", "", // a million sessions need more gates than there are default ports
 	}, args...)...)
 	if err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func (p *process) gateReady(ctx context.Context) (*gateProcess, error) {
 
 func (b *bench) startWorker(names ...string) (*process, error) {
 	return b.start("worker", append(append([]string{"worker"}, names...),
-		"--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json")...)
+		"--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json", "--admin", "")...)
 }
 
 // startPath starts so many gates and echo workers, and waits until all workers

@@ -57,6 +57,14 @@ func (c *Config) Settings(s settings.Set) {
 	s.Bool(&c.Pprof, "pprof", false, "serve profiles on the admin address, under /debug/pprof")
 }
 
+// Insecure says which of the settings are for development only, and what to do.
+func (c *Config) Insecure() []string {
+	if !c.Pprof || c.Address == "" || settings.Loopback(c.Address) {
+		return nil
+	}
+	return []string{"pprof: other machines reach the admin address " + c.Address + ", and profiles show what is in memory; switch it off, or set admin to a loopback address"}
+}
+
 const (
 	// nextPorts is how many ports are tried from the default one on.
 	nextPorts = 10

@@ -21,6 +21,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Duration(&c.RequestTimeout, "request-timeout", 10*time.Second, 10*time.Millisecond, 10*time.Minute, "how long a request may wait for its reply")
 	s.Duration(&c.DrainTimeout, "gate-drain", 5*time.Second, 10*time.Millisecond, time.Hour, "how long requests in flight may still be answered when the gate ends")
 	s.Int(&c.DrainRate, "gate-drain-rate", 1000, 1, 1_000_000, "clients a second that are sent away when the gate ends")
+	s.Duration(&c.DrainLimit, "gate-drain-limit", 15*time.Second, 10*time.Millisecond, time.Hour, "how long that may take: where there are more clients than gate-drain-rate allows in this time, they are sent away faster")
 	s.Duration(&c.RetryAfter, "gate-retry-after", 2*time.Second, 10*time.Millisecond, time.Hour, "when the last of them are told to come back")
 	c.TLS.Settings(s)
 	c.ProxyFrom.Settings(s)

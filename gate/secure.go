@@ -19,6 +19,11 @@ func (s *socket) decrypt(b []byte) {
 	}
 	if len(out) > 0 {
 		s.send(nil, out)
+		// A client may have keys updated again and again, and read no answer (RFC 8446,
+		// 4.6.3). The session knows nothing of these.
+		if established && s.session.state < closing && s.session.tooSlow() {
+			s.session.cutOff()
+		}
 	}
 	if s.fd < 0 {
 		return

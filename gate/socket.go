@@ -97,7 +97,7 @@ func (s *socket) received(b []byte) {
 	switch {
 	case s.secure == nil:
 		s.deliver(b)
-	case !s.finished: // or what comes is not wanted any more
+	case s.session.state < closing: // or what comes is not wanted any more
 		s.decrypt(b)
 	}
 }

@@ -84,7 +84,7 @@ type Limits struct {
 	InFlight            int // unanswered requests of one session; 64
 	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
 	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
-	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
+	Unfinished          int // bytes of packets and messages that have not come whole yet, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
 	WriteQueues         int // bytes that wait for all slow clients together, for each up to an eighth of what is left; 256 MiB, or less
 	Handshakes          int // tokens that are verified at once; 1,024

@@ -96,7 +96,7 @@ func newMeasures(g *Gate) *measures {
 	gauge("connections", "Connections that are open.", s.Connections.Load)
 	gauge("unsent_bytes", "What waits in the write queues of slow clients.", g.unsent.Load)
 	gauge("slow_clients", "Clients for whom something waits in their write queue.", g.slow.Load)
-	gauge("unfinished_bytes", "Fragments that wait for their last, and messages that wait for their turn.", g.unfinished.Load)
+	gauge("unfinished_bytes", "Messages, and parts of them, that have not come whole yet or wait for their turn.", g.unfinished.Load)
 	gauge("pending_bytes", "Requests that wait for the broker or its confirm.", g.pendingBytes)
 	gauge("routes", "Routes with a code in the dictionary.", func() int64 { return int64(g.dictionary.Len()) })
 	gauge("draining", "1 while the gate ends.", func() int64 { return int64(metrics.Flag(g.draining.Load())) })

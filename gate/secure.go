@@ -31,6 +31,9 @@ func (s *socket) decrypt(b []byte) {
 	if len(plain) > 0 {
 		s.deliver(plain)
 	}
+	if s.fd >= 0 && !s.holdsSealed(secure.Buffered()) && s.session.state < closing {
+		s.session.kick(kickProtocol, errUnfinished.Error())
+	}
 	switch {
 	case err == nil || s.fd < 0:
 	case !established && !secure.Established() && !errors.Is(err, io.EOF):
@@ -38,6 +41,13 @@ func (s *socket) decrypt(b []byte) {
 	default: // the client has ended its side, or what came is not what it sent
 		s.close()
 	}
+}
+
+// holdsSealed counts n bytes of a TLS record that has only begun, as holds does.
+func (s *socket) holdsSealed(n int) bool {
+	had := int(s.sealed)
+	s.sealed = int32(n)
+	return s.poller.loop.gate.holds(had, n)
 }
 
 // encrypt is head and b as TLS records.

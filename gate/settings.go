@@ -33,7 +33,7 @@ func (c *Config) Settings(s settings.Set) {
 	s.Int(&l.InFlight, "max-in-flight", 64, 1, 65536, "unanswered requests of a connection")
 	s.Int(&l.RequestsPerSecond, "max-requests-per-second", 5000, 0, 1_000_000, "requests, notifies and acks of a connection, in the mean; 0 is no limit")
 	s.Bytes(&l.Message, "max-message", 1<<20, minMessage, codec.MaxMessage, "one message")
-	s.Bytes(&l.Unfinished, "max-unfinished", 0, 0, 1<<34, "fragments that wait for their last, and messages over max-in-flight, of all connections; 0 is 256MiB, or an eighth of GOMEMLIMIT")
+	s.Bytes(&l.Unfinished, "max-unfinished", 0, 0, 1<<34, "packets and messages that have not come whole yet, and those over max-in-flight, of all connections; 0 is 256MiB, or an eighth of GOMEMLIMIT")
 	s.Bytes(&l.WriteQueue, "max-write-queue", 1<<20, 4096, 1<<30, "what may wait for a slow client")
 	s.Bytes(&l.WriteQueues, "max-write-queues", 0, 0, 1<<36, "what may wait for all slow clients together, for each up to an eighth of what is left; 0 is 256MiB, or an eighth of GOMEMLIMIT")
 	s.Bytes(&l.PendingPerPublisher, "max-pending", 0, 0, 1<<30, "requests that wait for the broker, of one publisher; 0 is 16MiB, or a sixteenth of GOMEMLIMIT")

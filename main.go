@@ -68,7 +68,9 @@ func newRoot() *cobra.Command {
 	db := &cobra.Command{Use: "db", Short: "Manage the database", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		return errors.New("db: want a command: init")
 	}}
-	db.AddCommand(command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings))
+	initDB := command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings)
+	initDB.PreRunE = check(served.CheckInit)
+	db.AddCommand(initDB)
 	gate := command("gate", "Run a gate", cobra.NoArgs, graceful(&served, (*process.Config).RunGate), served.GateSettings)
 	gate.PreRunE = check(served.CheckGate)
 	worker := command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, graceful(&served, (*process.Config).RunWorkers), served.WorkerSettings)

@@ -55,13 +55,6 @@ func (s *session) hasToWait() bool {
 	return true
 }
 
-// mayHold reports whether the gate has the memory to let a packet of a session that
-// is full wait for its turn. If not, it is answered that there is too much.
-func (s *session) mayHold(p codec.Packet) bool {
-	g := s.loop.gate
-	return g.unfinished.Load()+int64(codec.HeaderSize+len(p.Body)) <= int64(g.cfg.Limits.Unfinished)
-}
-
 // hold keeps what the client sends while its token is verified, or while it has
 // too many requests unanswered. It is not read from meanwhile but for what one read
 // has brought, or the handshake.
@@ -76,8 +69,11 @@ func (s *session) hold(p codec.Packet) error {
 	if s.state == verifying && len(held) > codec.HeaderSize+codec.MaxBody {
 		return errors.New("too much before the handshake was answered")
 	}
-	s.loop.gate.unfinished.Add(int64(len(held) - len(s.held)))
+	room := s.loop.gate.holds(len(s.held), len(held))
 	s.held = held
+	if !room && s.state == verifying { // of others mayHold has said so
+		return errUnfinished
+	}
 	return nil
 }
 
@@ -89,7 +85,7 @@ func (s *session) release() {
 		p, n, err := codec.DecodePacket(s.held)
 		if err == nil {
 			rest := s.held[n:]
-			s.loop.gate.unfinished.Add(-int64(n))
+			s.loop.gate.holds(n, 0)
 			s.held = rest
 			err = s.activePacket(p)
 		}

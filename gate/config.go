@@ -71,6 +71,7 @@ type Config struct {
 	RequestTimeout   time.Duration // how long a request may wait for its reply; 10 s
 	DrainTimeout     time.Duration // how long requests in flight may still be answered when the gate ends; 5 s
 	DrainRate        int           // clients a second that are sent away when the gate ends; 1,000
+	DrainLimit       time.Duration // how long that may take: with more clients they are sent away faster; 15 s
 	RetryAfter       time.Duration // when the last of them are to come back, after they were sent away; 2 s
 
 	Limits Limits
@@ -83,7 +84,7 @@ type Limits struct {
 	InFlight            int // unanswered requests of one session; 64
 	RequestsPerSecond   int // of one session, in the mean; 0 is no limit
 	Message             int // bytes of one message, 1 KiB to 8 MiB; 1 MiB
-	Unfinished          int // bytes of fragments that wait for their last, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
+	Unfinished          int // bytes of packets and messages that have not come whole yet, and of packets that wait for their turn, of all sessions; 256 MiB, or less, see memoryShare
 	WriteQueue          int // bytes that wait for one slow client; 1 MiB
 	WriteQueues         int // bytes that wait for all slow clients together, for each up to an eighth of what is left; 256 MiB, or less
 	Handshakes          int // tokens that are verified at once; 1,024
@@ -120,6 +121,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.RequestTimeout, 10*time.Second)
 	setDefault(&c.DrainTimeout, 5*time.Second)
 	setDefault(&c.DrainRate, 1000)
+	setDefault(&c.DrainLimit, 15*time.Second)
 	setDefault(&c.RetryAfter, 2*time.Second)
 	setDefault(&c.Limits.Connections, min(10_000, fileLimit()))
 	setDefault(&c.Limits.InFlight, 64)
@@ -188,7 +190,7 @@ func (c Config) validate() error {
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour || c.Heartbeat%time.Second != 0 {
 		return fmt.Errorf("gate: heartbeat: got %v, want whole seconds from 1s to 1h", c.Heartbeat)
 	}
-	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout, "drain timeout": c.DrainTimeout, "retry after": c.RetryAfter} {
+	for name, v := range map[string]time.Duration{"handshake timeout": c.HandshakeTimeout, "request timeout": c.RequestTimeout, "drain timeout": c.DrainTimeout, "drain limit": c.DrainLimit, "retry after": c.RetryAfter} {
 		if v < 10*time.Millisecond || v > time.Hour {
 			return fmt.Errorf("gate: %s: got %v, want 10ms to 1h", name, v)
 		}

@@ -9,7 +9,9 @@ import (
 )
 
 // A gate that ends takes no more connections, and sends its clients away a few at a
-// time, so that the gates they come back to are not asked by all of them at once.
+// time, so that the gates they come back to are not asked by all of them at once. A
+// gate with so many of them that this would take too long sends them away faster:
+// whoever waits for its end kills it after a while, and then nobody is told anything.
 // Whom it has told so it does not read any more; his requests that it has read are
 // answered first. So what is unanswered when the Kick comes was never taken, and a
 // client may ask it again elsewhere.
@@ -37,32 +39,58 @@ func (g *Gate) drain(stopAccepting []func()) {
 // Draining reports whether the gate sends its clients away: it takes no more.
 func (g *Gate) Draining() bool { return g.draining.Load() }
 
-// sendAway tells all sessions, at the rate of the configuration.
+// pace says how many clients are sent away at a time.
+type pace struct {
+	rate float64 // clients a second
+	end  time.Duration
+	owed float64 // who could have been sent away already, and was not
+}
+
+// step is how many are to be sent away now, and how many of them of one of so many
+// loops at the most, so that one turn of it does not take long. left is how many
+// there are, and passed the time since the beginning.
+func (p *pace) step(left int, passed time.Duration, loops int) (now, ofOne int) {
+	steps := max(float64(p.end-passed)/float64(drainStep), 1)
+	quota := max(p.rate*drainStep.Seconds(), float64(left)/steps)
+	p.owed = min(p.owed, max(quota, 1)) + quota
+	return int(p.owed), int(quota/float64(loops)) + 1
+}
+
+// sendAway tells all sessions, at the rate of the configuration or faster, so that it
+// ends within the time that the configuration gives it.
 func (g *Gate) sendAway() {
+	ctx, cancel := g.cfg.Ending.Within(g.base, g.cfg.DrainLimit) // of a loop that is stuck, too
+	defer cancel()
 	ticker := time.NewTicker(drainStep)
 	defer ticker.Stop()
-	owed := 0.0
+	begun, left := time.Now(), int(g.stats.Connections.Load())
+	// The last tenth is for ticks that come late.
+	p := pace{rate: float64(g.cfg.DrainRate), end: g.cfg.DrainLimit * 9 / 10}
+	if usual := time.Duration(float64(left) / p.rate * float64(time.Second)); usual > p.end {
+		g.log.Warnf("%d clients are sent away within %v, and so faster than %d a second (gate-drain-limit, gate-drain-rate)", left, g.cfg.DrainLimit, g.cfg.DrainRate)
+	}
 	for {
-		owed += float64(g.cfg.DrainRate) * drainStep.Seconds()
-		left := false
+		now, ofOne := p.step(left, time.Since(begun), len(g.loops))
+		left = 0
 		for _, l := range g.loops {
-			n := min(int(owed), int(float64(g.cfg.DrainRate)*drainStep.Seconds()/float64(len(g.loops)))+1)
-			r, err := onLoop(g.base, l, func() (told [2]int, err error) { return l.sendAway(n), nil })
+			n := min(now, ofOne)
+			r, err := onLoop(ctx, l, func() (told [2]int, err error) { return l.sendAway(n), nil })
 			if err != nil {
-				g.log.WithError(err).Warn("send clients away")
+				if ctx.Err() == nil {
+					g.log.WithError(err).Warn("send clients away")
+				}
 				return
 			}
-			owed -= float64(r[0])
-			left = left || r[1] > 0
+			now -= r[0]
+			p.owed -= float64(r[0])
+			left += r[1]
 		}
-		if !left {
+		if left == 0 {
 			return
 		}
 		select {
 		case <-ticker.C:
-		case <-g.cfg.Ending.Hurried():
-			return
-		case <-g.base.Done():
+		case <-ctx.Done():
 			return
 		}
 	}

@@ -56,7 +56,7 @@ type Gate struct {
 		of          map[netip.Addr]int
 	}
 
-	unfinished atomic.Int64 // bytes of messages whose last fragment has not come, or that wait for their turn
+	unfinished atomic.Int64 // bytes of what has not come whole yet, or waits for its turn
 	unsent     atomic.Int64 // bytes that wait for slow clients
 	slow       atomic.Int64 // clients that they wait for
 	draining   atomic.Bool

@@ -2,12 +2,9 @@ package gate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -15,7 +12,6 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/bus/mem"
 	"github.com/motto123/minigate/pkg/failure"
-	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -96,140 +92,6 @@ func runEcho(t testing.TB, b bus.Bus, service string) {
 	})
 }
 
-// TestEnd: requests in flight are answered, new ones not taken, and then everybody
-// reads why the gate closes and when to come back.
-func TestEnd(t *testing.T) {
-	r := start(t, withUsers(t))
-	s := serve(t, r.bus, "a", nil)
-	var clients []*wire
-	for i := range 6 {
-		c := r.login(t, transport(i%2), "user 5")
-		c.send(request(1, "a.b", "in flight"))
-		clients = append(clients, c)
-	}
-	var requests []asked
-	for range clients {
-		requests = append(requests, s.next())
-	}
-	opened := r.connect(t, overTCP)
-	half, err := r.raw(t, overWebSocket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	idle := r.login(t, overTCP, "")
-	eventually(t, "all are connected", func() bool { return r.gate.stats.Connections.Load() == 9 })
-	ended := make(chan error, 1)
-	begun := time.Now()
-	go func() { ended <- r.stop() }()
-	eventually(t, "the gate drains", r.gate.Draining)
-	for _, c := range []*wire{opened, idle} { // have nothing to wait for
-		if kick := c.ends(); kick != kickDraining {
-			t.Errorf("kick %q", kick)
-		}
-		c.close()
-	}
-	if c, err := r.raw(t, overTCP); err == nil {
-		c.close()
-		t.Error("a gate that ends takes a connection")
-	}
-	clients[0].send(request(2, "a.b", "too late"))
-	for _, a := range requests {
-		echo(s, a)
-	}
-	for i, c := range clients {
-		if m := c.message(); string(m.Body) != "in flight" {
-			t.Errorf("client %d: got %+v", i, m)
-		}
-		if kick := c.ends(); kick != kickDraining { // and no answer to what was not taken
-			t.Errorf("client %d: kick %q", i, kick)
-		}
-		c.close()
-	}
-	select {
-	case a := <-s.got:
-		t.Errorf("a request was taken after its client was sent away: %q", a.Data)
-	default:
-	}
-	if a := parseResponse(t, readAll(t, half)); a.StatusCode != 503 {
-		t.Errorf("who had sent no request: got %+v", a)
-	}
-	half.close()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(begun); took > lingerTime {
-		t.Errorf("the end took %v, with nobody to wait for", took)
-	}
-	if here(t, r.gate.cfg.Presence, 5, r) {
-		t.Error("user 5 is in presence after the gate's end")
-	}
-}
-
-// TestEndAnswersWhatIsLeft: a request that nobody answers while the gate drains is
-// answered before the kick.
-func TestEndAnswersWhatIsLeft(t *testing.T) {
-	r := start(t, func(c *Config) { c.DrainTimeout = 50 * time.Millisecond })
-	s := serve(t, r.bus, "a", nil)
-	c := r.login(t, overTCP, "")
-	c.send(request(1, "a.b", "never answered"))
-	s.next()
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	if m := c.message(); m.ID != 1 || failed(t, m) != codes.Unavailable {
-		t.Errorf("got %+v", m)
-	}
-	if kick := c.ends(); kick != kickShutdown {
-		t.Errorf("kick %q", kick)
-	}
-	c.close()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
-// TestSentAwayAtARate: clients are sent away a few at a time, and told to come back at
-// different times.
-func TestSentAwayAtARate(t *testing.T) {
-	const n, rate = 60, 100
-	r := start(t, func(c *Config) { c.DrainRate, c.RetryAfter = rate, time.Second })
-	clients := make([]*wire, n)
-	for i := range clients {
-		clients[i] = r.login(t, transport(i%2), "")
-	}
-	begun := time.Now()
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	times := make(map[int64]bool)
-	kicked := make(chan int64, n)
-	for _, c := range clients {
-		go func() {
-			p, err := c.read()
-			var k kickBody
-			if err == nil {
-				err = json.Unmarshal(p.Body, &k)
-			}
-			if err != nil || k.Code != kickDraining || k.RetryAfterMS < 250 || k.RetryAfterMS > 1000 {
-				t.Errorf("got %+v, %v", k, err)
-			}
-			c.close()
-			kicked <- k.RetryAfterMS
-		}()
-	}
-	for range n {
-		times[<-kicked] = true
-	}
-	// All but those of the first two steps have waited.
-	if took := time.Since(begun); took < 400*time.Millisecond {
-		t.Errorf("%d clients were sent away within %v, at %d a second", n, took, rate)
-	}
-	if len(times) < n/4 {
-		t.Errorf("%d clients come back at %d different times", n, len(times))
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
 // TestOnlyRequestsHaveADeadline: a notify that was acknowledged as safe, and an ack,
 // may wait for their service as long as it takes.
 func TestOnlyRequestsHaveADeadline(t *testing.T) {
@@ -267,18 +129,6 @@ func TestRepliesCanNotCome(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 	eventually(t, "user 5 is in presence again", func() bool { return here(t, r.gate.cfg.Presence, 5, r) })
-}
-
-// TestEndWithStubbornClients: a client that does not close does not keep the gate.
-func TestEndWithStubbornClients(t *testing.T) {
-	r := start(t)
-	c := r.login(t, overTCP, "")
-	if err := r.stop(); err != nil {
-		t.Error(err)
-	}
-	if kick := c.ends(); kick != kickDraining {
-		t.Errorf("kick %q", kick)
-	}
 }
 
 // TestRunFails: Run says what it can not have, and ends all that it had started.
@@ -321,94 +171,6 @@ func TestCalledAfterEnd(t *testing.T) {
 	var ran atomic.Bool
 	if _, err := onLoop(t.Context(), l, func() (int, error) { ran.Store(true); return 0, nil }); err == nil || ran.Load() {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestHurriedEnd: a gate that is told to hurry does not wait for requests in flight,
-// answers them, and says whom it has cut off.
-func TestHurriedEnd(t *testing.T) {
-	ending := parts.NewEnding()
-	r := start(t, func(c *Config) { c.DrainTimeout, c.Ending = time.Hour, ending })
-	s := serve(t, r.bus, "a", nil)
-	c := r.login(t, overTCP, "")
-	c.send(request(1, "a.b", "never answered"))
-	s.next()
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	eventually(t, "the gate drains", r.gate.Draining)
-	ending.Hurry()
-	if m := c.message(); m.ID != 1 || failed(t, m) != codes.Unavailable {
-		t.Errorf("got %+v", m)
-	}
-	if kick := c.ends(); kick != kickShutdown {
-		t.Errorf("kick %q", kick)
-	}
-	c.close()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	if cut := ending.Cut(); len(cut) != 1 || !strings.Contains(cut[0], "1 client") {
-		t.Errorf("cut off: %q", cut)
-	}
-}
-
-// TestEndWhileVerifying: who has not heard yet whether his token is good is told to
-// come back, and does not keep the gate.
-func TestEndWhileVerifying(t *testing.T) {
-	release := make(chan struct{})
-	asked := make(chan struct{}, 2)
-	r := start(t, withUsers(t), func(c *Config) {
-		c.DrainTimeout = time.Minute
-		c.Verify = verifier(func(context.Context, string) (int64, error) {
-			asked <- struct{}{}
-			<-release
-			return 5, nil
-		})
-	})
-	c := r.connect(t, overTCP)
-	c.packet(codec.Handshake, 0, []byte(hi("x")))
-	<-asked
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	eventually(t, "the gate drains", r.gate.Draining)
-	close(release)
-	if a := c.answer(); a.Code != 503 || a.RetryAfterMS <= 0 {
-		t.Errorf("got %+v", a)
-	}
-	c.close()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(patience):
-		t.Error("the gate waits for it")
-	}
-}
-
-// TestEndAnswersWhatIsHeld: requests that wait for their turn when there is no more
-// time are answered, too, and their client counts as cut off.
-func TestEndAnswersWhatIsHeld(t *testing.T) {
-	ending := parts.NewEnding()
-	r := start(t, func(c *Config) { c.DrainTimeout, c.Limits.InFlight, c.Ending = 50*time.Millisecond, 1, ending })
-	s := serve(t, r.bus, "a", nil)
-	c := r.login(t, overTCP, "")
-	inOrder(c, 3, 10)
-	s.next()
-	eventually(t, "two are held", func() bool { return r.gate.unfinished.Load() > 0 })
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
-	for i := range uint64(3) {
-		if m := c.message(); m.ID != i || failed(t, m) != codes.Unavailable {
-			t.Errorf("got %+v", m)
-		}
-	}
-	if kick := c.ends(); kick != kickShutdown {
-		t.Errorf("kick %q", kick)
-	}
-	c.close()
-	if err := <-ended; err != nil || len(ending.Cut()) != 1 {
-		t.Errorf("%v, cut off: %q", err, ending.Cut())
 	}
 }
 

@@ -180,28 +180,6 @@ func TestMessageLimit(t *testing.T) {
 	})
 }
 
-// TestUnfinishedLimit: parts of messages are bounded over all sessions; who adds to too
-// much of it is kicked, and the others are not disturbed.
-func TestUnfinishedLimit(t *testing.T) {
-	r := start(t, func(c *Config) { c.Limits.Unfinished = 100_000 })
-	serve(t, r.bus, "a", echo)
-	first, second, third := r.login(t, overTCP, ""), r.login(t, overWebSocket, ""), r.login(t, overTCP, "")
-	part := make([]byte, 60_000)
-	first.packet(codec.Data, 0x80, part)
-	eventually(t, "the first part is held", func() bool { return r.gate.unfinished.Load() == 60_000 })
-	second.packet(codec.Data, 0x80, part)
-	if kick := second.ends(); kick != kickProtocol {
-		t.Errorf("kick %q", kick)
-	}
-	if n := r.gate.measures.reached[limitUnfinished].Load(); n != 1 {
-		t.Errorf("%d are counted", n)
-	}
-	second.close()
-	third.call(request(1, "a.b", "others go on"))
-	first.close()
-	eventually(t, "nothing is held", func() bool { return r.gate.unfinished.Load() == 0 })
-}
-
 // TestSlowConsumer: who does not read while pushes come is kicked, and finds the
 // kick behind what it had not read.
 func TestSlowConsumer(t *testing.T) {

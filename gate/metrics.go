@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 
-	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/metrics"
 )
 
@@ -97,7 +96,7 @@ func newMeasures(g *Gate) *measures {
 	gauge("connections", "Connections that are open.", s.Connections.Load)
 	gauge("unsent_bytes", "What waits in the write queues of slow clients.", g.unsent.Load)
 	gauge("slow_clients", "Clients for whom something waits in their write queue.", g.slow.Load)
-	gauge("unfinished_bytes", "Fragments that wait for their last, and messages that wait for their turn.", g.unfinished.Load)
+	gauge("unfinished_bytes", "Messages, and parts of them, that have not come whole yet or wait for their turn.", g.unfinished.Load)
 	gauge("pending_bytes", "Requests that wait for the broker or its confirm.", g.pendingBytes)
 	gauge("routes", "Routes with a code in the dictionary.", func() int64 { return int64(g.dictionary.Len()) })
 	gauge("draining", "1 while the gate ends.", func() int64 { return int64(metrics.Flag(g.draining.Load())) })
@@ -247,16 +246,30 @@ func (g *Gate) pendingBytes() (n int64) {
 	return n
 }
 
-// Health is nil while clients can connect and be answered.
+// Health is nil while clients should connect here. Not so a gate that has not had
+// the broker yet: it may be set up wrongly, and nobody misses it. One that has had it
+// stays well while the broker is away: all gates share it, so that none could do
+// better, and the clients that it holds hear UNAVAILABLE and need not connect again
+// all at once when the broker is back.
 func (g *Gate) Health() error {
 	switch {
 	case !g.isReady():
 		return errors.New("gate: not listening yet")
 	case g.draining.Load():
 		return errors.New("gate: draining")
-	case g.cfg.Bus.State() != bus.Up:
-		return fmt.Errorf("gate: the broker is %v", g.cfg.Bus.State())
-	case !g.canReply.Load():
+	}
+	select {
+	case <-g.consuming:
+		return nil
+	default:
+		return errors.New("gate: the broker has not been there yet")
+	}
+}
+
+// Replies is nil while clients can be answered: the gate's queue of replies is
+// consumed.
+func (g *Gate) Replies() error {
+	if !g.canReply.Load() {
 		return errors.New("gate: its queue of replies is not consumed")
 	}
 	return nil

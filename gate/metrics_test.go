@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/metrics"
 	"github.com/motto123/minigate/pkg/metrics/metricstest"
 )
@@ -131,9 +132,15 @@ func TestHealthAndLife(t *testing.T) {
 	if err := r.gate.Live(t.Context()); err != nil {
 		t.Errorf("it is not alive: %v", err)
 	}
+	if err := r.gate.Replies(); err != nil {
+		t.Errorf("with its queue: %v", err)
+	}
 	r.gate.canReply.Store(false)
-	if err := r.gate.Health(); err == nil || !strings.Contains(err.Error(), "queue") {
+	if err := r.gate.Replies(); err == nil || !strings.Contains(err.Error(), "queue") {
 		t.Errorf("without its queue: %v", err)
+	}
+	if err := r.gate.Health(); err != nil {
+		t.Errorf("without its queue it is to hold its clients, and take others: %v", err)
 	}
 	r.gate.canReply.Store(true)
 
@@ -165,6 +172,42 @@ func TestHealthAndLife(t *testing.T) {
 	if err := r.gate.Live(t.Context()); err != nil {
 		t.Errorf("after its end: %v, want nil: nobody has to kill it", err)
 	}
+}
+
+// lateQueue is a bus whose queues are there only later.
+type lateQueue struct {
+	bus.Bus
+	open chan struct{}
+}
+
+func (b lateQueue) Consume(ctx context.Context, c bus.Consumer) error {
+	select {
+	case <-b.open:
+		return b.Bus.Consume(ctx, c)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// TestHealthWithoutABroker: a gate that has never had the broker is not well, although
+// clients can connect; one that has had it stays well without it.
+func TestHealthWithoutABroker(t *testing.T) {
+	b := newBroker(t)
+	open := make(chan struct{})
+	r := start(t, func(c *Config) { c.Bus = lateQueue{b, open} })
+	if err := r.gate.Health(); err == nil || !strings.Contains(err.Error(), "broker") {
+		t.Errorf("before the broker was there: %v", err)
+	}
+	r.login(t, overTCP, "")
+	close(open)
+	eventually(t, "it is well", func() bool { return r.gate.Health() == nil })
+	for _, state := range []bus.State{bus.Down, bus.Blocked} {
+		b.set(state, nil, nil)
+		if err := r.gate.Health(); err != nil {
+			t.Errorf("while the broker is %v: %v", state, err)
+		}
+	}
+	b.set(bus.Up, nil, nil)
 }
 
 func BenchmarkAnswered(b *testing.B) {

@@ -19,12 +19,20 @@ func (s *socket) decrypt(b []byte) {
 	}
 	if len(out) > 0 {
 		s.send(nil, out)
+		// A client may have keys updated again and again, and read no answer (RFC 8446,
+		// 4.6.3). The session knows nothing of these.
+		if established && s.session.state < closing && s.session.tooSlow() {
+			s.session.cutOff()
+		}
 	}
 	if s.fd < 0 {
 		return
 	}
 	if len(plain) > 0 {
 		s.deliver(plain)
+	}
+	if s.fd >= 0 && !s.holdsSealed(secure.Buffered()) && s.session.state < closing {
+		s.session.kick(kickProtocol, errUnfinished.Error())
 	}
 	switch {
 	case err == nil || s.fd < 0:
@@ -33,6 +41,13 @@ func (s *socket) decrypt(b []byte) {
 	default: // the client has ended its side, or what came is not what it sent
 		s.close()
 	}
+}
+
+// holdsSealed counts n bytes of a TLS record that has only begun, as holds does.
+func (s *socket) holdsSealed(n int) bool {
+	had := int(s.sealed)
+	s.sealed = int32(n)
+	return s.poller.loop.gate.holds(had, n)
 }
 
 // encrypt is head and b as TLS records.

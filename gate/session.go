@@ -27,6 +27,7 @@ type session struct {
 	held      []byte // packets that came while the token was being verified
 
 	sequence uint32    // of the last request
+	half     int32     // bytes of what has only begun, as counted: see unfinished.go
 	envelope uint64    // that holds the last request, so that the order is kept
 	pending  []pending // requests that wait for their replies; nil while none does
 	tokens   float32   // of the rate limit
@@ -121,6 +122,9 @@ func (s *session) received(b []byte) {
 	}
 	s.lastSeen = s.loop.now
 	err := s.decoder.Feed(b, s.packet)
+	if err == nil && !s.holdsHalf(s.decoder.Buffered()) {
+		err = errUnfinished
+	}
 	if err != nil && !errors.Is(err, errStop) {
 		s.kick(kickProtocol, err.Error())
 	}
@@ -155,7 +159,7 @@ func (s *session) activePacket(p codec.Packet) error {
 		g := s.loop.gate
 		held := s.assembler.Buffered()
 		message, done, err := s.assembler.Add(p, g.cfg.Limits.Message)
-		total := g.unfinished.Add(int64(s.assembler.Buffered() - held))
+		room := g.holds(held, s.assembler.Buffered())
 		if err != nil {
 			if errors.Is(err, codec.ErrMessageSize) {
 				g.measures.hit(limitMessage)
@@ -165,9 +169,8 @@ func (s *session) activePacket(p codec.Packet) error {
 		if done {
 			return s.message(message)
 		}
-		if total > int64(g.cfg.Limits.Unfinished) {
-			g.measures.hit(limitUnfinished)
-			return errors.New("the gate holds too much of messages that are not finished")
+		if !room {
+			return errUnfinished
 		}
 	case codec.Handshake:
 		return errors.New("a second handshake")
@@ -313,8 +316,8 @@ func (s *session) leave(reason string) {
 	s.leaveGroups()
 	s.forgetLatest()
 	l.busy.remove(s)
-	l.gate.unfinished.Add(-int64(s.assembler.Buffered() + len(s.held)))
-	s.pending, s.held = nil, nil
+	l.gate.holds(s.assembler.Buffered()+len(s.held)+int(s.half), 0)
+	s.pending, s.held, s.half = nil, nil, 0
 	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
 }
 

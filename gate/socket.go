@@ -20,6 +20,7 @@ type socket struct {
 	web     *webSocket    // nil over TCP
 	unsent  []byte
 	fd      int32 // -1 when closed
+	sealed  int32 // bytes of a TLS record that has only begun, as counted: see unfinished.go
 
 	readable bool // there may be something to read
 	hungUp   bool // the client has closed its side: the end is behind what is read
@@ -97,7 +98,7 @@ func (s *socket) received(b []byte) {
 	switch {
 	case s.secure == nil:
 		s.deliver(b)
-	case !s.finished: // or what comes is not wanted any more
+	case s.session.state < closing: // or what comes is not wanted any more
 		s.decrypt(b)
 	}
 }
@@ -232,6 +233,8 @@ func (s *socket) close() {
 	if s.secure != nil {
 		s.secure.Close(nil)
 		s.shaken()
+		p.loop.gate.holds(int(s.sealed), 0)
+		s.sealed = 0
 	}
 	_ = unix.Close(int(s.fd)) // which takes it out of the poller
 	s.fd = -1

@@ -217,33 +217,45 @@ func (w *webSocket) resume()       { w.stream.resume() }
 func (w *webSocket) close()        { w.stream.close() }
 
 func (w *webSocket) finish() {
+	w.partial = nil
 	w.sayClose(ws.StatusNormalClosure, "")
 	if w.session.state != closed {
 		w.stream.finish()
 	}
 }
 
-// upgrade reads the HTTP request and answers it. It returns what is behind it.
+// endOfHeader is behind the lines of an HTTP request that has no body.
+const endOfHeader = "\r\n\r\n"
+
+// upgrade reads the HTTP request and answers it. It returns what is behind it. Of a
+// request that comes in pieces each byte is copied and looked at once.
 func (w *webSocket) upgrade(b []byte) []byte {
-	if w.partial != nil {
-		b = append(w.partial, b...)
-		w.partial = nil
+	had := len(w.partial)
+	request := b[:min(len(b), maxHTTPHeader-had)]
+	if had > 0 {
+		w.partial = append(w.partial, request...)
+		request = w.partial
 	}
-	end := bytes.Index(b, []byte("\r\n\r\n"))
+	seen := max(had-len(endOfHeader)+1, 0)
+	end := bytes.Index(request[seen:], []byte(endOfHeader))
 	if end < 0 {
-		if len(b) > maxHTTPHeader {
+		if len(request) == maxHTTPHeader {
 			w.reject(http.StatusRequestHeaderFieldsTooLarge, "the request's header is over 8 KiB")
 			return nil
 		}
-		w.partial = append([]byte(nil), b...)
+		if had == 0 {
+			w.partial = bytes.Clone(request)
+		}
+		if !w.session.holdsHalf(len(w.partial)) {
+			w.reject(http.StatusServiceUnavailable, errUnfinished.Error())
+		}
 		return nil
 	}
-	end += len("\r\n\r\n")
-	if end > maxHTTPHeader {
-		w.reject(http.StatusRequestHeaderFieldsTooLarge, "the request's header is over 8 KiB")
-		return nil
-	}
-	if status, reason := refusedRequest(b[:end]); status != 0 {
+	end += seen + len(endOfHeader)
+	request, b = request[:end], b[end-had:]
+	w.partial = nil
+	w.session.holdsHalf(0)
+	if status, reason := refusedRequest(request); status != 0 {
 		w.reject(status, reason)
 		return nil
 	}
@@ -251,14 +263,14 @@ func (w *webSocket) upgrade(b []byte) []byte {
 	_, err := w.upgrader().Upgrade(struct {
 		io.Reader
 		io.Writer
-	}{bytes.NewReader(b[:end]), answer})
+	}{bytes.NewReader(request), answer})
 	w.stream.write(answer.Bytes())
 	if err != nil { // the answer says what was wrong
 		w.drop()
 		return nil
 	}
 	w.upgraded = true
-	return b[end:]
+	return b
 }
 
 // refusedRequest answers what is not for a WebSocket; status 0 is an upgrade.
@@ -297,6 +309,7 @@ func (w *webSocket) answer(status int, reason string) {
 func (w *webSocket) drop() {
 	s := w.session
 	s.loop.gate.stats.HandshakesRefused.Add(1)
+	w.partial = nil
 	s.end("refused")
 	if s.state == closing { // and not closed, if the write failed
 		w.stream.finish()

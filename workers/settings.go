@@ -41,15 +41,27 @@ func (p *Process) EmailSettings(s settings.Set) {
 	s.Text(&p.Email.From, "mail-from", "minigate <no-reply@localhost>", "sender of the mails")
 }
 
+// catcher is what compose.yaml has for a mail server.
+const catcher = "mail:1025"
+
 // InsecureEmail says which settings of the email worker are for development only,
-// and what to do.
+// and what to do. A mail server on this machine needs neither encryption nor a
+// login: nobody else hears, or could answer in its place.
 func (p *Process) InsecureEmail() (all []string) {
 	smtp := &p.Email.SMTP
-	if smtp.Address == "" {
-		return []string{"smtp: mails would be printed; name a mail server"}
+	switch smtp.Address {
+	case "":
+		all = append(all, "smtp: mails would be printed; name a mail server")
+	case catcher:
+		all = append(all, "smtp: it is the catcher of compose.yaml, which shows all mails to everybody and delivers none; name a mail server")
 	}
-	if smtp.Password != "" && (smtp.TLS == email.NoTLS || smtp.TLS == email.Opportunistic) {
-		all = append(all, "smtp-tls: the password could go over the network in plain text; set starttls or implicit")
+	if smtp.Address != "" && !settings.Loopback(smtp.Address) {
+		if smtp.TLS == email.NoTLS || smtp.TLS == email.Opportunistic {
+			all = append(all, "smtp-tls: codes, and the password, could go over the network in plain text; set starttls or implicit")
+		}
+		if smtp.Username == "" || smtp.Password == "" {
+			all = append(all, "smtp-username: the mail server would take mails from anybody; set smtp-username and smtp-password")
+		}
 	}
 	if strings.HasSuffix(strings.TrimRight(p.Email.From, "> "), "@localhost") {
 		all = append(all, "mail-from: nobody can answer "+p.Email.From+", and servers refuse it; name an address of yours")

@@ -156,9 +156,12 @@ func (p *Process) prepareEmail() (start func(), err error) {
 		return nil, err
 	}
 	s.Register(p.Events)
-	how := "mails are printed: no mail server is named"
-	if cfg.SMTP.Address != "" {
-		how = "mails are sent by SMTP through " + cfg.SMTP.Address
+	if cfg.SMTP.Address == "" {
+		return func() { cfg.Log.Info("mails are printed: no mail server is named") }, nil
 	}
-	return func() { cfg.Log.Info(how) }, nil
+	p.Admin.Ready("smtp", func(context.Context) error { return s.Health() })
+	return func() {
+		cfg.Log.Info("mails are sent by SMTP through " + cfg.SMTP.Address)
+		p.Parts.Start("the mail server", s.Run)
+	}, nil
 }

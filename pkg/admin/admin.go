@@ -57,6 +57,14 @@ func (c *Config) Settings(s settings.Set) {
 	s.Bool(&c.Pprof, "pprof", false, "serve profiles on the admin address, under /debug/pprof")
 }
 
+// Insecure says which of the settings are for development only, and what to do.
+func (c *Config) Insecure() []string {
+	if !c.Pprof || c.Address == "" || settings.Loopback(c.Address) {
+		return nil
+	}
+	return []string{"pprof: other machines reach the admin address " + c.Address + ", and profiles show what is in memory; switch it off, or set admin to a loopback address"}
+}
+
 const (
 	// nextPorts is how many ports are tried from the default one on.
 	nextPorts = 10
@@ -85,6 +93,7 @@ type Server struct {
 	families metrics.Families
 	ready    *metrics.Family
 	live     *metrics.Family
+	depends  *metrics.Family
 	build    *metrics.Family
 
 	state   atomic.Int32
@@ -110,6 +119,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, registry: prometheus.NewRegistry(), listening: make(chan struct{})}
 	s.ready = s.families.Gauge("minigate_ready", "1 where a check of readiness passes; process is 0 while it starts and when it ends.", "check")
 	s.live = s.families.Gauge("minigate_live", "1 where a check of liveness passes.", "check")
+	s.depends = s.families.Gauge("minigate_dependency", "1 where there is what the process uses and goes on without: of gates, the broker.", "check")
 	s.build = s.families.Gauge("minigate_build_info", "1, for what runs.", "version", "go")
 	err := s.Measure(s, collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(
 		collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/sched/latencies:seconds$`)}),
@@ -259,11 +269,15 @@ func (s *Server) Describe(to chan<- *prometheus.Desc) { s.families.Describe(to) 
 func (s *Server) Collect(to chan<- prometheus.Metric) {
 	s.build.Send(to, 1, s.cfg.Version, runtime.Version())
 	ready, live := s.look(context.Background(), readiness), s.look(context.Background(), liveness)
+	depends := s.look(context.Background(), dependency)
 	s.ready.Send(to, metrics.Flag(state(s.state.Load()) == running), "process")
 	for name, err := range ready {
 		s.ready.Send(to, metrics.Flag(err == nil), name)
 	}
 	for name, err := range live {
 		s.live.Send(to, metrics.Flag(err == nil), name)
+	}
+	for name, err := range depends {
+		s.depends.Send(to, metrics.Flag(err == nil), name)
 	}
 }

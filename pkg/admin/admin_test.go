@@ -129,6 +129,11 @@ func TestReadiness(t *testing.T) {
 	if code, _ := health(t, s, "/readyz"); code != http.StatusOK {
 		t.Errorf("when the database is back: %d, want 200", code)
 	}
+	s.Depends("mail", func(context.Context) error { return errors.New("no mail server") })
+	s.Depends("cache", pass)
+	if code, r := health(t, s, "/readyz"); code != http.StatusOK || !*r.Ready || len(r.Checks) != 2 || r.Dependencies["mail"] != "no mail server" || r.Dependencies["cache"] != "ok" {
+		t.Errorf("without what it can do without: %d, %+v, want 200 and that it is said", code, r)
+	}
 	s.Draining()
 	s.Started() // which does not bring it back
 	if code, r := health(t, s, "/readyz"); code != http.StatusServiceUnavailable || *r.Ready || r.State != "draining" {
@@ -227,6 +232,8 @@ func TestMetrics(t *testing.T) {
 	mine.Inc()
 	s.Ready("broker", pass)
 	s.Ready("database", func(context.Context) error { return errors.New("no") })
+	s.Depends("mail", func(context.Context) error { return errors.New("no") })
+	s.Depends("cache", pass)
 	s.Live("loops", pass)
 	code, body := get(t, s, "/metrics")
 	if code != http.StatusOK {
@@ -236,6 +243,7 @@ func TestMetrics(t *testing.T) {
 		"mine_total 1\n", "go_goroutines ", "process_open_fds ", "process_resident_memory_bytes ", "go_sched_latencies_seconds_count ",
 		`minigate_build_info{go="go1.`, `version="v1.2.3"} 1`,
 		`minigate_ready{check="broker"} 1`, `minigate_ready{check="database"} 0`, `minigate_ready{check="process"} 0`, `minigate_live{check="loops"} 1`,
+		`minigate_dependency{check="mail"} 0`, `minigate_dependency{check="cache"} 1`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q", want)

@@ -20,8 +20,9 @@ type check struct {
 type kind int
 
 const (
-	readiness kind = iota // should get requests
-	liveness              // need not be killed
+	readiness  kind = iota // should get requests
+	liveness               // need not be killed
+	dependency             // may be away all the same
 	kinds
 )
 
@@ -51,6 +52,13 @@ func (s *Server) Ready(name string, look func(context.Context) error) { s.add(re
 // Live registers a check whose failure means that only a new process helps. It is
 // called as one of Ready is.
 func (s *Server) Live(name string, look func(context.Context) error) { s.add(liveness, name, look) }
+
+// Depends registers what is told with the checks of Ready and decides nothing: what
+// the process goes on without, and who looks after it wants to know of. It is called
+// as one of Ready is.
+func (s *Server) Depends(name string, look func(context.Context) error) {
+	s.add(dependency, name, look)
+}
 
 func (s *Server) add(k kind, name string, look func(context.Context) error) {
 	if s == nil {
@@ -125,16 +133,22 @@ type report struct {
 	Live   *bool             `json:"live,omitempty"`
 	State  string            `json:"state"`
 	Checks map[string]string `json:"checks"` // "ok", or what is wrong
+	// Dependencies are the same of what need not be there.
+	Dependencies map[string]string `json:"dependencies,omitempty"`
 }
 
 // serveReady answers 200 where the process should get requests, and 503 where not.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
-	var results map[string]error
+	var results, dependencies map[string]error
 	if state(s.state.Load()) != draining { // that is known at once
+		var beside sync.WaitGroup
+		beside.Go(func() { dependencies = s.look(r.Context(), dependency) })
 		results = s.look(r.Context(), readiness)
+		beside.Wait()
 	}
 	now := state(s.state.Load())
 	out, ok := reportOf(now, results)
+	out.Dependencies, _ = texts(dependencies)
 	ok = ok && now == running
 	out.Ready = &ok
 	answer(w, out, ok)
@@ -149,7 +163,14 @@ func (s *Server) serveLive(w http.ResponseWriter, r *http.Request) {
 }
 
 func reportOf(now state, results map[string]error) (out report, ok bool) {
-	out, ok = report{State: now.String(), Checks: make(map[string]string, len(results))}, true
+	out.State = now.String()
+	out.Checks, ok = texts(results)
+	return out, ok
+}
+
+// texts says of each check how it went, and whether all have passed.
+func texts(results map[string]error) (said map[string]string, ok bool) {
+	said, ok = make(map[string]string, len(results)), true
 	for name, err := range results {
 		text := "ok"
 		if err != nil {
@@ -158,9 +179,9 @@ func reportOf(now state, results map[string]error) (out report, ok bool) {
 				text = strings.ToValidUTF8(text[:maxReason], "")
 			}
 		}
-		out.Checks[name] = text
+		said[name] = text
 	}
-	return out, ok
+	return said, ok
 }
 
 func answer(w http.ResponseWriter, out report, ok bool) {

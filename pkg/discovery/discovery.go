@@ -117,6 +117,19 @@ func Check(target string) error {
 	return err
 }
 
+// Addresses are the host:port that target names: those of a list, or what is looked
+// up in DNS. There are none where it is in etcd who is called, or target is none.
+func Addresses(target string) []string {
+	t, err := parse(target)
+	switch {
+	case err != nil:
+		return nil
+	case t.host != "":
+		return []string{net.JoinHostPort(t.host, t.port)}
+	}
+	return t.list
+}
+
 // target is where replicas are looked for. One of list, host and key is set.
 type target struct {
 	list []string // host:port each

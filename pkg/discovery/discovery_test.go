@@ -36,6 +36,17 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestAddresses(t *testing.T) {
+	for target, want := range map[string]string{
+		"auth:7102": "auth:7102", " a:1 , [::1]:2 ": "a:1 [::1]:2", "dns:///auth:7102": "auth:7102", "dns://1.1.1.1/auth.ns.svc:7102": "auth.ns.svc:7102",
+		"etcd://e:2379/minigate/auth": "", "nonsense": "",
+	} {
+		if got := strings.Join(discovery.Addresses(target), " "); got != want {
+			t.Errorf("%q: got %q, want %q", target, got, want)
+		}
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	for _, seed := range []string{"a:1,b:2", "dns://1.1.1.1:53/auth:1", "etcd://a:1,b:2/c/d", "[::1%25lo]:1", "://,:/"} {
 		f.Add(seed)

@@ -48,4 +48,7 @@ func TestConfig(t *testing.T) {
 			t.Errorf("minigate worker email with development's settings does not refuse %s:\n%s", setting, said)
 		}
 	}
+	if said := command(t, []string{"MINIGATE_DATABASE=mysql://root:hidden@127.0.0.1:1/x"}, 1, "db", "init", "--production", "--database-wait", "0s"); !strings.Contains(said, "refused by --production: database: user root") || strings.Contains(said, "hidden") {
+		t.Errorf("minigate db init as root: %s", said)
+	}
 }

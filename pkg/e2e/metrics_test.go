@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -132,13 +131,15 @@ func TestMetrics(t *testing.T) {
 	w.stop()
 }
 
-// traffic keeps two people busy, rightly and wrongly, until it is stopped.
+// traffic keeps two people busy, rightly and wrongly, until it is stopped. The calls
+// that run then come to their end: who ends next would wait for them in vain.
 func traffic(t *testing.T, alice, bob *person, gate string) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx := t.Context()
+	over := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
-		for i := 0; ctx.Err() == nil; i++ {
+		for i := 0; ; i++ {
 			var out wrapperspb.StringValue
 			_ = alice.Call(ctx, "echo.echo", wrapperspb.String("hello"), &out)
 			_ = bob.Call(ctx, "auth.find", &authpb.FindRequest{Account: "alice"}, nil)
@@ -152,11 +153,12 @@ func traffic(t *testing.T, alice, bob *person, gate string) (stop func()) {
 			}
 			select {
 			case <-time.After(20 * time.Millisecond): // a little load is enough
-			case <-ctx.Done():
+			case <-over:
+				return
 			}
 		}
 	})
-	return sync.OnceFunc(func() { cancel(); running.Wait() })
+	return sync.OnceFunc(func() { close(over); running.Wait() })
 }
 
 // prometheus is a real one that scrapes the processes of a test.

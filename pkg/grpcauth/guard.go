@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -65,14 +64,10 @@ func (c *Config) Settings(s settings.Set) {
 // Check says what is wrong with serving at host:port: ErrOpen, where it is not on
 // the loopback interface and callers need not show anything. It reads no file.
 func (c *Config) Check(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(address); err != nil {
 		return fmt.Errorf("grpc: %w", err)
 	}
-	if c.mutual() || c.Tokens != "" || host == "localhost" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+	if c.mutual() || c.Tokens != "" || settings.Loopback(address) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", address, ErrOpen)

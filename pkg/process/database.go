@@ -22,6 +22,7 @@ const (
 func (c *Config) InitSettings(s settings.Set) {
 	c.DatabaseSettings(s)
 	s.Duration(&c.DatabaseWait, "database-wait", time.Minute, 0, 24*time.Hour, "how long to wait for a database that does not answer yet")
+	c.productionSettings(s)
 }
 
 // InitDatabase creates the database and its tables, where they are missing. A

@@ -7,6 +7,7 @@ import (
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/redisdb"
 )
 
 // observe serves what operators ask, before there is anything to tell and until all
@@ -30,14 +31,21 @@ type metered interface {
 // use makes b the process's bus.
 func (p *process) use(b metered) error {
 	p.bus = b
-	p.Process.Admin.Ready("broker", func(context.Context) error {
+	// Workers can do nothing without it. Gates hold their clients meanwhile, and say
+	// for themselves when they should get more: see gate.Health.
+	needed := p.Process.Admin.Ready
+	if p.holds {
+		needed = p.Process.Admin.Depends
+	}
+	needed("broker", func(context.Context) error {
 		if s := b.State(); s != bus.Up {
 			return fmt.Errorf("the broker is %v", s)
 		}
 		return nil
 	})
-	if p.DB != nil {
+	if p.stores { // auth and chat: neither a login nor a message goes without
 		p.Process.Admin.Ready("database", p.DB.PingContext)
+		p.Process.Admin.Ready("redis", func(ctx context.Context) error { return redisdb.Ping(ctx, p.Process.Redis) })
 	}
 	return p.Process.Admin.Measure(b.Meter())
 }
@@ -52,6 +60,7 @@ func (p *process) observeEvents(withGate bool) error {
 
 func (p *process) observeGate(g *gate.Gate) error {
 	p.Process.Admin.Ready("gate", func(context.Context) error { return g.Health() })
+	p.Process.Admin.Depends("replies", func(context.Context) error { return g.Replies() })
 	p.Process.Admin.Live("gate", g.Live)
 	return p.Process.Admin.Measure(g.Metrics())
 }

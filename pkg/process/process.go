@@ -35,6 +35,7 @@ type process struct {
 	bus      bus.Bus
 	embedded bool
 	stores   bool // has a worker with a database and ids of its own
+	holds    bool // is a gate alone: holds clients, and asks others to answer them
 }
 
 // run opens what open says, starts workers and a gate, and ends everything in
@@ -47,6 +48,7 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	p := &process{Process: c.Workers, Config: c, log: log, topology: bus.NewTopology(c.Prefix)}
 	p.Parts = parts.New()
 	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
+	p.holds = withGate && len(names) == 0
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
 	if err = p.observe(); err == nil {

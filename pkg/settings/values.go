@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,6 +201,17 @@ func (s Set) Address(v *string, name, def string, optional bool, usage string) {
 		*v = text
 		return nil
 	})
+}
+
+// Loopback reports whether who listens at host:port, or is called there, is reached
+// from this machine only.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Addresses declares a list of host:port, with commas between.

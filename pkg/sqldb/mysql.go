@@ -111,6 +111,16 @@ func mysqlConfig(cfg Config) (*mysql.Config, error) {
 	return c, nil
 }
 
+// Credentials are the user and the password in an address of MySQL, in either form;
+// both are empty where it has none, or is none.
+func Credentials(address string) (user, password string) {
+	c, err := mysqlConfig(Config{Address: address})
+	if err != nil {
+		return "", ""
+	}
+	return c.User, c.Passwd
+}
+
 // init uses connections of its own: only they may run several statements at
 // once, and the database may not be there yet to connect to.
 func (d mysqlDialect) init(ctx context.Context, _ *DB, schema string) error {

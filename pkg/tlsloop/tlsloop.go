@@ -164,6 +164,20 @@ func (c *Conn) Close(out []byte) []byte {
 	return out
 }
 
+// Buffered is how many bytes are held of a record, or of a message of TLS itself, whose
+// rest has not come. A handshake holds more than that; it is not told.
+func (c *Conn) Buffered() (n int) {
+	if c.phase != established {
+		return 0
+	}
+	for _, f := range [...]field{records, messages} {
+		if b := f.of(c.tls); b != nil {
+			n += b.Len()
+		}
+	}
+	return n
+}
+
 // Established reports whether the handshake is over and the connection in use.
 func (c *Conn) Established() bool { return c.phase == established }
 

@@ -192,6 +192,9 @@ func TestNothingIsHeldWhileIdle(t *testing.T) {
 		if most := 2*(len(out)+bytes.MinRead) + 64; held(s) > most {
 			t.Fatalf("for %d of %d bytes of a record %d are held", i, len(out), held(s))
 		}
+		if got, want := s.Buffered(), (i+1)%len(out); got != want {
+			t.Fatalf("after %d of %d bytes of a record it has %d, want %d", i+1, len(out), got, want)
+		}
 	}
 	if len(plain) != 3000 || held(s) != 0 {
 		t.Errorf("got %d bytes, and %d are held", len(plain), held(s))

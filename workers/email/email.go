@@ -61,6 +61,7 @@ type Service struct {
 	from      *mail.Address
 	domain    string // of from
 	templates map[string]*letter
+	server    mailServer
 	out       sync.Mutex // one mail at a time on Out
 }
 
@@ -92,7 +93,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	_, domain, _ := strings.Cut(from.Address, "@")
-	return &Service{config: c, from: from, domain: domain, templates: templates}, nil
+	return &Service{config: c, from: from, domain: domain, templates: templates, server: newMailServer()}, nil
 }
 
 // Register subscribes to the events, before e runs.
@@ -158,6 +159,7 @@ func (s *Service) send(ctx context.Context, name string, in job) error {
 	if err := s.config.SMTP.send(ctx, message); err != nil {
 		return fmt.Errorf("email: send %s: %w", name, err)
 	}
+	s.server.answered()
 	s.config.Log.WithFields(logrus.Fields{"mail": name, "id": id}).Info("email: sent")
 	return nil
 }

@@ -1,0 +1,69 @@
+package otlp
+
+import (
+	"testing"
+
+	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/motto123/minigate/pkg/settings"
+)
+
+func find(all []attribute.KeyValue, name string) string {
+	for _, a := range all {
+		if string(a.Key) == name {
+			return a.Value.AsString()
+		}
+	}
+	return ""
+}
+
+func TestEndpoints(t *testing.T) {
+	for endpoint, want := range map[string]struct {
+		address string
+		secure  bool
+	}{
+		"collector:4317":          {"collector:4317", false},
+		":4317":                   {"localhost:4317", false},
+		"http://collector:4317":   {"collector:4317", false},
+		"https://collector:4317":  {"collector:4317", true},
+		"https://collector:4317/": {"collector:4317", true},
+		"http://[::1]:4317":       {"[::1]:4317", false},
+	} {
+		if address, secure, err := parse(endpoint); err != nil || address != want.address || secure != want.secure {
+			t.Errorf("%s: got %s, %v, %v", endpoint, address, secure, err)
+		}
+	}
+	for _, bad := range []string{
+		"collector", "http://collector", "collector:0", "collector:70000", "grpc://collector:4317", "http://collector:4317/v1/traces",
+		"http://me:secret@collector:4317", "me@collector:4317", "collector:4317/x", "http://collector:4317?x=1", "http://%zz:1",
+	} {
+		if address, _, err := parse(bad); err == nil {
+			t.Errorf("%s is taken as %s", bad, address)
+		}
+		if e, err := New(Config{Endpoint: bad}); err == nil {
+			t.Errorf("%s is taken as %v", bad, e)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want Config
+		bad  bool
+	}{
+		{want: Config{Sample: 0.01}},
+		{args: []string{"--trace-endpoint", "c:1", "--trace-sample", "1"}, want: Config{Endpoint: "c:1", Sample: 1}},
+		{args: []string{"--trace-endpoint", ""}, want: Config{Sample: 0.01}},
+		{args: []string{"--trace-endpoint", "c"}, bad: true},
+		{args: []string{"--trace-sample", "1.5"}, bad: true},
+	} {
+		var got Config
+		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		got.Settings(settings.Set{FlagSet: fs})
+		if err := fs.Parse(c.args); (err != nil) != c.bad || err == nil && got != c.want {
+			t.Errorf("%q: got %+v, %v", c.args, got, err)
+		}
+	}
+}

@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 )
@@ -308,12 +311,15 @@ func (s *session) leave(reason string) {
 	if user := s.user; user != 0 {
 		l.unbind(s)
 		l.gate.users.unbound(user)
-		l.gate.sessionClosed(s.id, user, reason)
+		l.gate.sessionClosed(context.Background(), s.id, user, reason)
 	}
 	s.leaveGroups()
 	s.forgetLatest()
 	l.busy.remove(s)
 	l.gate.unfinished.Add(-int64(s.assembler.Buffered() + len(s.held)))
+	for i := range s.pending {
+		s.endTrace(&s.pending[i], codes.Canceled)
+	}
 	s.pending, s.held = nil, nil
 	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
 }

@@ -66,7 +66,7 @@ func (p *publishings) endAll(refs []ref, err error) {
 }
 
 // delivered makes the span of what came for this gate, and ends it when this turn
-// is written. route is for its name.
+// is written. route is for its name: one that a service says, or spanRoute.
 func (l *loop) delivered(r *bus.Reply, route string, more ...attribute.KeyValue) {
 	g := l.gate
 	if g.cfg.Tracer == nil {
@@ -81,7 +81,7 @@ func (l *loop) delivered(r *bus.Reply, route string, more ...attribute.KeyValue)
 		key = g.cfg.Topology.AllGates()
 	}
 	more = append(more, tracing.Gate(g.id), tracing.Bytes(len(r.Data)))
-	_, span := g.cfg.Tracer.Start(trace.ContextWithRemoteSpanContext(context.Background(), from), tracing.Deliver.Name(g.spanRoute(route)),
+	_, span := g.cfg.Tracer.Start(trace.ContextWithRemoteSpanContext(context.Background(), from), tracing.Deliver.Name(route),
 		g.cfg.Tracer.Options(tracing.Deliver, g.cfg.Topology.ReplyExchange(), key, more...)...)
 	l.spans = append(l.spans, span)
 }
@@ -89,7 +89,7 @@ func (l *loop) delivered(r *bus.Reply, route string, more ...attribute.KeyValue)
 // traceLate makes the span of a reply that nobody waited for any more.
 func (l *loop) traceLate(r *bus.Reply) {
 	if len(r.Trace) > 0 {
-		l.delivered(r, "", tracing.Late.Bool(true))
+		l.delivered(r, unnamed, tracing.Late.Bool(true))
 	}
 }
 

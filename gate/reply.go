@@ -89,7 +89,7 @@ func (l *loop) reply(r *bus.Reply) {
 	}
 	g.stats.Replies.Add(1)
 	if len(r.Trace) > 0 {
-		l.delivered(r, p.route)
+		l.delivered(r, g.spanRoute(p.route))
 	}
 	if p.traced != nil {
 		p.traced.code = codes.Code(r.Code)

@@ -17,7 +17,7 @@ const (
 
 	gateKey    = attribute.Key("minigate.gate")
 	sessionKey = attribute.Key("minigate.session")
-	requestKey = attribute.Key("minigate.request")
+	requestKey = attribute.Key("minigate.request_number")
 	// Sessions is to how many sessions of a gate a push went.
 	Sessions = attribute.Key("minigate.sessions")
 	// Redelivered says that a message may have been handled before.

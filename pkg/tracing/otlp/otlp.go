@@ -69,15 +69,14 @@ func New(cfg Config) (*Exporter, error) {
 	if cfg.Log == nil {
 		cfg.Log = logrus.StandardLogger()
 	}
-	options := []otlptracegrpc.Option{
-		otlptracegrpc.WithEndpoint(address), otlptracegrpc.WithTimeout(exportTimeout),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: false}),
-	}
-	if !secure {
-		options = append(options, otlptracegrpc.WithInsecure())
+	scheme := "http"
+	if secure {
+		scheme = "https"
 	}
 	ctx, cut := context.WithCancel(context.Background())
-	to, err := otlptracegrpc.New(ctx, options...)
+	// What OTEL_EXPORTER_OTLP_HEADERS and _CERTIFICATE say is taken, too.
+	to, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(scheme+"://"+address),
+		otlptracegrpc.WithTimeout(exportTimeout), otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: false}))
 	if err != nil {
 		cut()
 		return nil, fmt.Errorf("otlp: %w", err)

@@ -145,14 +145,14 @@ type Collector struct {
 }
 
 // NewCollector returns one that listens until the test ends.
-func NewCollector(t testing.TB) *Collector {
+func NewCollector(t testing.TB, options ...grpc.ServerOption) *Collector {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &Collector{Address: l.Addr().String()}
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	collector.RegisterTraceServiceServer(server, c)
 	var serving sync.WaitGroup
 	serving.Go(func() {

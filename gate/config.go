@@ -20,6 +20,7 @@ import (
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/pkg/proxyprotocol"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // Config is what a gate needs. Zero values of the settings mean the defaults
@@ -55,6 +56,13 @@ type Config struct {
 	// Events takes session.bound and session.closed; nil for none.
 	Events Events
 	Log    logrus.FieldLogger
+
+	// Tracer makes spans of requests, replies and pushes; nil makes none.
+	Tracer *tracing.Tracer
+	// TraceClients has a request belong to the trace that its client has named in the
+	// handshake, and be kept where that one is. Clients can then fill whatever keeps
+	// the traces, so it is for clients that are trusted.
+	TraceClients bool
 
 	// Ending hears what the gate gave up at its end, and can hurry that; nil for none.
 	Ending *parts.Ending

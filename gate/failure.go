@@ -13,13 +13,14 @@ import (
 func (s *session) fail(p *pending, code codes.Code, text string) {
 	g := s.loop.gate
 	g.stats.failed(code)
+	s.endTrace(p, code)
 	g.measures.answered(p.route, code, s.loop.micros-p.began)
 	if s.state != active {
 		return
 	}
 	body, err := failure.Encode(&commonpb.Error{Code: int32(code), Message: text}, p.data)
 	if err != nil {
-		g.log.WithError(err).Error("encode an error")
+		s.logOf(p).WithError(err).Error("encode an error")
 		return
 	}
 	m := codec.Message{
@@ -30,7 +31,7 @@ func (s *session) fail(p *pending, code codes.Code, text string) {
 		m.Route = []byte(p.route)
 	}
 	if err := s.encode(&m); err != nil {
-		g.log.WithError(err).Error("encode an error")
+		s.logOf(p).WithError(err).Error("encode an error")
 		return
 	}
 	s.flushLarge()

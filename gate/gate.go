@@ -66,10 +66,11 @@ type Gate struct {
 	refusedAt     atomic.Int64 // when one was logged, as sinceBegan
 	refusedUnsaid atomic.Int64 // how many were not
 
-	handshakes chan struct{} // a place for each token that is being verified
-	verifiers  sync.WaitGroup
-	events     chan event
-	done       chan settledDelivery
+	handshakes  chan struct{} // a place for each token that is being verified
+	verifiers   sync.WaitGroup
+	events      chan event
+	publishings publishings // that are traced
+	done        chan settledDelivery
 
 	base  context.Context // of what outlives a call: ends with the gate
 	began time.Time       // the loops count from here: no change of the clock moves that

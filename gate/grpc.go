@@ -44,12 +44,12 @@ func (v *service) Bind(ctx context.Context, in *gatepb.BindRequest) (*gatepb.Bin
 		}
 		if s.user != 0 {
 			g.users.unbound(s.user)
-			g.sessionClosed(s.id, s.user, reasonUnbound)
+			g.sessionClosed(ctx, s.id, s.user, reasonUnbound)
 		}
 		s.leaveGroups() // they were the other user's
 		s.loop.bind(s, user)
 		if user != 0 {
-			g.sessionBound(s.id, user)
+			g.sessionBound(ctx, s.id, user)
 		}
 		return nil
 	}, func() {
@@ -74,7 +74,7 @@ func (v *service) Kick(ctx context.Context, in *gatepb.KickRequest) (*gatepb.Kic
 	}
 	if in.GetSession() != 0 {
 		err := v.gate.onSession(ctx, in.GetSession(), func(s *session) error {
-			s.kick(code, in.GetReason())
+			s.kickFor(askedBy(ctx), code, in.GetReason())
 			return nil
 		}, nil)
 		if err != nil {
@@ -90,7 +90,7 @@ func (v *service) Kick(ctx context.Context, in *gatepb.KickRequest) (*gatepb.Kic
 		n, err := onLoop(ctx, l, func() (int32, error) {
 			sessions := slices.Clone(l.users[in.GetUser()]) // a kick takes its session out of the list
 			for _, s := range sessions {
-				s.kick(code, in.GetReason())
+				s.kickFor(askedBy(ctx), code, in.GetReason())
 			}
 			return int32(len(sessions)), nil
 		})

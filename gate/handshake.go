@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // hello is a client's handshake. Members that are not named here are ignored; so
@@ -24,10 +25,24 @@ type hello struct {
 		Version    string `json:"version"`
 		ClientType string `json:"client_type"`
 		Fragment   bool   `json:"fragment"`
+		// Not in the protocol, and for who knows both sides: see follow.
+		TraceParent lenient `json:"traceparent"`
 	} `json:"sys"`
 	User struct {
 		Token string `json:"token"`
 	} `json:"user"`
+}
+
+// lenient is a text in JSON; anything else is as if it were not there.
+type lenient string
+
+// UnmarshalJSON never fails.
+func (t *lenient) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		*t = lenient(text)
+	}
+	return nil
 }
 
 // handshakeAnswer is the gate's refusal of a handshake.
@@ -79,6 +94,7 @@ func (s *session) handshake(body []byte) {
 		s.refuse(handshakeAnswer{Code: 503, Message: "no random numbers", RetryAfterMS: retryAfterMillis})
 		return
 	}
+	s.follow(string(h.Sys.TraceParent))
 	if h.User.Token == "" {
 		s.welcome(0)
 		return
@@ -94,7 +110,10 @@ func (s *session) verify(token string) {
 		s.refuse(handshakeAnswer{Code: 503, Message: "nobody can verify tokens here", RetryAfterMS: retryAfterMillis})
 		return
 	}
+	parent := l.parents[id]
 	started := g.verify(func(ctx context.Context) {
+		ctx, span := g.traceHandshake(ctx, parent, id)
+		defer span.End()
 		user, err := g.owner(ctx, token, id)
 		if err == nil {
 			err = l.bindVerifying(ctx, id, user)
@@ -104,7 +123,8 @@ func (s *session) verify(token string) {
 			// on its way: so it is bound first, and its token looked at once more.
 			_, err = g.owner(ctx, token, id)
 		}
-		l.post(func() { l.verified(id, user, err) })
+		tracing.Answered(span, status.Code(err))
+		l.post(func() { l.verified(ctx, id, user, err) })
 	})
 	if !started {
 		g.stats.HandshakesFull.Add(1)
@@ -136,7 +156,7 @@ func (l *loop) bindVerifying(ctx context.Context, id uint64, user int64) error {
 				return struct{}{}, errGone
 			}
 			l.bind(s, user)
-			g.sessionBound(id, user)
+			g.sessionBound(ctx, id, user)
 			return struct{}{}, nil
 		})
 		if err != nil {
@@ -144,19 +164,20 @@ func (l *loop) bindVerifying(ctx context.Context, id uint64, user int64) error {
 		}
 	}
 	if err != nil {
-		g.sessionClosed(id, user, "refused") // Verify has kept something for it
+		g.sessionClosed(ctx, id, user, "refused") // Verify has kept something for it
 	}
 	return err
 }
 
-// verified ends a handshake with a token. The session may be gone by now.
-func (l *loop) verified(id uint64, user int64, err error) {
+// verified ends a handshake with a token. The session may be gone by now. ctx is the
+// handshake's, which is over, and only says whose trace this is.
+func (l *loop) verified(ctx context.Context, id uint64, user int64, err error) {
 	s := l.sessions[id]
 	if s == nil || s.state != verifying {
 		if err == nil {
 			// It went while its token was looked at again, which has kept something for
 			// it after its end was told.
-			l.gate.sessionClosed(id, user, "refused")
+			l.gate.sessionClosed(ctx, id, user, "refused")
 		}
 		return
 	}
@@ -169,7 +190,7 @@ func (l *loop) verified(id uint64, user int64, err error) {
 	case status.Code(err) == codes.Unauthenticated:
 		s.refuse(handshakeAnswer{Code: 401, Message: "the token is not valid"})
 	default:
-		l.gate.log.WithError(err).Warn("verify a token")
+		l.gate.log.WithFields(tracing.Fields(ctx)).WithField("session", id).WithError(err).Warn("verify a token")
 		s.refuse(handshakeAnswer{Code: 503, Message: "nobody can verify tokens now", RetryAfterMS: retryAfterMillis})
 	}
 }

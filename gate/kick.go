@@ -1,9 +1,13 @@
 package gate
 
 import (
+	"context"
 	"encoding/json"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // The codes of a Kick, as the protocol names them.
@@ -39,13 +43,16 @@ type kickBody struct {
 const maxReason = 1024
 
 // kick tells the client why, and closes.
-func (s *session) kick(code, reason string) {
+func (s *session) kick(code, reason string) { s.kickFor(nil, code, reason) }
+
+// kickFor is kick, with what names the request that wants it in the log.
+func (s *session) kickFor(request logrus.Fields, code, reason string) {
 	if s.state >= closing {
 		return
 	}
 	g := s.loop.gate
 	g.stats.kicked(code)
-	g.log.WithFields(map[string]any{
+	g.log.WithFields(request).WithFields(map[string]any{
 		"session": s.id, "user": s.user, "address": s.address, "code": code,
 	}).Debug("kick: " + reason)
 	s.end(code)
@@ -63,6 +70,19 @@ func (s *session) kick(code, reason string) {
 		return
 	}
 	s.write(codec.Kick, body)
+}
+
+// askedBy is what a line says of the request that a call is made for: not as its own
+// lines do, for session and gate are then those of whom it is about.
+func askedBy(ctx context.Context) logrus.Fields {
+	fields := tracing.Fields(ctx)
+	if r, ok := tracing.RequestOf(ctx); ok {
+		for name := range r.Fields() {
+			delete(fields, name)
+		}
+		fields["by"] = r.String()
+	}
+	return fields
 }
 
 // refuse answers a handshake with something other than 200, and closes.

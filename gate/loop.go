@@ -39,6 +39,7 @@ type loop struct {
 	present  []*session // that are still to be told that the gate ends
 	dirty    []*session // have bytes to write at the end of this turn
 	added    bool       // something to the shard in this turn
+	traces              // of this turn
 	backpressure
 
 	// Used again and again within one turn.
@@ -168,6 +169,7 @@ func (l *loop) add(s *session) {
 // remove forgets a session that is closed.
 func (l *loop) remove(s *session) {
 	delete(l.sessions, s.id)
+	delete(l.parents, s.id)
 	l.wheel.remove(s)
 	if s.out != nil {
 		l.recycle(s.out)
@@ -271,6 +273,9 @@ func (l *loop) flush() {
 		l.flushOne(s)
 	}
 	l.dirty = l.dirty[:0]
+	if len(l.spans) > 0 {
+		l.endSpans()
+	}
 }
 
 // flushOne keeps a panic from reaching the other sessions.

@@ -17,6 +17,7 @@ type ref struct {
 	session  uint64
 	sequence uint32
 	notify   bool // the client waits for an Ack
+	traced   bool // see publishings
 }
 
 // pending is a request that waits for its reply, or a notify for its Ack.
@@ -30,6 +31,7 @@ type pending struct {
 	compressed bool   // the client named the route by its code
 	notify     bool
 	data       codec.DataType
+	traced     *traced // nil for most
 }
 
 // publish sends a client's message to whatever service has bound its route. It
@@ -41,6 +43,9 @@ func (s *session) publish(m *codec.Message) {
 	p := pending{
 		id: m.ID, data: m.Data, code: m.Code, compressed: m.Compressed,
 		notify: m.Type == codec.Notify, deadline: l.now + g.timeoutMillis, began: l.micros,
+	}
+	if g.cfg.Tracer != nil {
+		p.traced = s.trace(m)
 	}
 	if !s.allowed() {
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests a second", g.cfg.Limits.RequestsPerSecond))
@@ -60,6 +65,7 @@ func (s *session) publish(m *codec.Message) {
 			return
 		}
 	}
+	p.traced.asks(g, p.route)
 	waits := m.Type == codec.Request || m.Type == codec.Notify && m.ID != 0
 	if waits && len(s.pending) >= g.cfg.Limits.InFlight { // and no memory to let it wait
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests in flight", g.cfg.Limits.InFlight))
@@ -88,14 +94,21 @@ func (s *session) publish(m *codec.Message) {
 	if m.Type == codec.Request { // what nobody waits for is never too late
 		r.Deadline = l.wall + g.timeoutMillis
 	}
-	r.Address = appendAddress(r.Address[:0], s.address)
+	r.Address, r.Trace = appendAddress(r.Address[:0], s.address), nil
+	if p.traced != nil {
+		r.Trace = s.tracePublish(&p, m)
+	}
 	l.item = bus.AppendRequest(l.item[:0], r)
 	r.Name, r.Data = nil, nil // they alias what was read from the socket
 
 	// A confirmed notify is acknowledged as safe, so it must survive the broker.
 	safe := p.notify && waits
-	envelope, err := l.shard.Add(p.route, s.envelope, l.item, safe, ref{session: s.id, sequence: p.sequence, notify: safe})
+	item := ref{session: s.id, sequence: p.sequence, notify: safe, traced: p.traced != nil}
+	envelope, err := l.shard.Add(p.route, s.envelope, l.item, safe, item)
 	if err != nil {
+		if item.traced {
+			g.publishings.end(item, err)
+		}
 		if errors.Is(err, bus.ErrFull) {
 			g.measures.hit(limitPending)
 		}
@@ -107,7 +120,9 @@ func (s *session) publish(m *codec.Message) {
 	l.congest()
 	if waits {
 		s.wait(p)
+		return
 	}
+	s.endTrace(&p, codes.OK)
 }
 
 // wait keeps p until its reply comes. The list goes back to the loop as soon as
@@ -167,6 +182,7 @@ func (s *session) reject(m *codec.Message, p *pending, code codes.Code, text str
 	g := s.loop.gate
 	g.stats.Rejected.Add(1)
 	if m.Type == codec.Ack || m.Type == codec.Notify && m.ID == 0 {
+		s.endTrace(p, code)
 		return
 	}
 	if p.route == "" && !p.compressed {
@@ -197,6 +213,9 @@ func (s *session) allowed() bool {
 
 // settled is called by the publishers with what became of an envelope.
 func (g *Gate) settled(refs []ref, err error) {
+	if g.cfg.Tracer != nil {
+		g.publishings.endAll(refs, err)
+	}
 	if err == nil {
 		g.confirmed(refs)
 		return

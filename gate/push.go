@@ -14,6 +14,9 @@ type pushCache [4][]byte
 
 // push writes a push to whom it is for on this loop.
 func (l *loop) push(r *bus.Reply, cache *pushCache) {
+	if len(r.Trace) > 0 {
+		l.tracePush(r)
+	}
 	switch {
 	case r.Everyone:
 		for _, s := range l.sessions {
@@ -81,7 +84,7 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 	start := len(s.begin())
 	if err := s.encode(&m); err != nil {
 		g.stats.PushesDropped.Add(1)
-		g.log.WithError(err).WithField("route", r.Route).Debug("push")
+		g.logOfReply(r).WithError(err).WithField("route", r.Route).Debug("push")
 		return
 	}
 	g.stats.Pushes.Add(1)

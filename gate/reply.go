@@ -78,14 +78,22 @@ func (l *loop) reply(r *bus.Reply) {
 	s := l.sessions[r.Session]
 	if s == nil {
 		g.stats.RepliesLate.Add(1)
+		l.traceLate(r)
 		return
 	}
 	p, ok := s.settle(r.Sequence, false)
 	if !ok { // answered before: a redelivery, or after its deadline
 		g.stats.RepliesLate.Add(1)
+		l.traceLate(r)
 		return
 	}
 	g.stats.Replies.Add(1)
+	if len(r.Trace) > 0 {
+		l.delivered(r, g.spanRoute(p.route))
+	}
+	if p.traced != nil {
+		p.traced.code = codes.Code(r.Code)
+	}
 	if r.DataType > uint8(codec.Protobuf) {
 		s.fail(&p, codes.Internal, "the service answered in an unknown data type")
 		return
@@ -99,6 +107,7 @@ func (l *loop) reply(r *bus.Reply) {
 // used. Where it can not, it writes an error and returns false.
 func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, name, body []byte) bool {
 	if s.state != active {
+		s.endTrace(p, codes.Canceled)
 		return true
 	}
 	m := codec.Message{
@@ -110,13 +119,14 @@ func (s *session) respond(p *pending, t codec.MessageType, data codec.DataType, 
 	}
 	switch err := s.encode(&m); {
 	case err == nil:
+		s.endTrace(p, p.traced.answer())
 		s.flushLarge()
 		return true
 	case errors.Is(err, errTooLarge):
 		s.loop.gate.measures.hit(limitAnswer)
 		s.fail(p, codes.ResourceExhausted, "the answer is too large for this client")
 	default: // a name that is none, for example
-		s.loop.gate.log.WithError(err).WithField("route", p.route).Error("encode an answer")
+		s.logOf(p).WithError(err).Error("encode an answer")
 		s.fail(p, codes.Internal, "the service's answer can not be written")
 	}
 	return false

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/proto/gatepb"
 )
 
@@ -236,6 +237,7 @@ func (g *Gate) verify(f func(ctx context.Context)) bool {
 
 // event is one event that waits to be published.
 type event struct {
+	of   context.Context // the request that it came of, see tracing.Detach
 	name string
 	m    proto.Message
 }
@@ -245,23 +247,23 @@ const (
 	eventTimeout = 5 * time.Second
 )
 
-func (g *Gate) sessionBound(session uint64, user int64) {
-	g.emit("session.bound", &gatepb.SessionBound{Gate: g.id, Session: session, User: user, At: time.Now().UnixMilli()})
+func (g *Gate) sessionBound(ctx context.Context, session uint64, user int64) {
+	g.emit(ctx, "session.bound", &gatepb.SessionBound{Gate: g.id, Session: session, User: user, At: time.Now().UnixMilli()})
 }
 
-func (g *Gate) sessionClosed(session uint64, user int64, reason string) {
-	g.emit("session.closed", &gatepb.SessionClosed{
+func (g *Gate) sessionClosed(ctx context.Context, session uint64, user int64, reason string) {
+	g.emit(ctx, "session.closed", &gatepb.SessionClosed{
 		Gate: g.id, Session: session, User: user, At: time.Now().UnixMilli(), Reason: reason,
 	})
 }
 
 // emit never blocks: a loop calls it. What does not fit is dropped and counted.
-func (g *Gate) emit(name string, m proto.Message) {
+func (g *Gate) emit(ctx context.Context, name string, m proto.Message) {
 	if g.cfg.Events == nil {
 		return
 	}
 	select {
-	case g.events <- event{name, m}:
+	case g.events <- event{tracing.Detach(ctx), name, m}:
 	default:
 		g.stats.EventsDropped.Add(1)
 	}
@@ -270,11 +272,11 @@ func (g *Gate) emit(name string, m proto.Message) {
 // publishEvents publishes until ctx ends, and then what is still there.
 func (g *Gate) publishEvents(ctx context.Context) {
 	publish := func(e event) {
-		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), eventTimeout)
+		call, cancel := context.WithTimeout(e.of, eventTimeout) // also when ctx has ended
 		defer cancel()
 		if err := g.cfg.Events.Publish(call, e.name, e.m); err != nil {
 			g.stats.EventsDropped.Add(1)
-			g.log.WithError(err).Warn("publish " + e.name)
+			g.log.WithFields(tracing.Fields(e.of)).WithError(err).Warn("publish " + e.name)
 		}
 	}
 	for {

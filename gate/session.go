@@ -1,9 +1,12 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 )
@@ -311,12 +314,15 @@ func (s *session) leave(reason string) {
 	if user := s.user; user != 0 {
 		l.unbind(s)
 		l.gate.users.unbound(user)
-		l.gate.sessionClosed(s.id, user, reason)
+		l.gate.sessionClosed(context.Background(), s.id, user, reason)
 	}
 	s.leaveGroups()
 	s.forgetLatest()
 	l.busy.remove(s)
 	l.gate.holds(s.assembler.Buffered()+len(s.held)+int(s.half), 0)
+	for i := range s.pending {
+		s.endTrace(&s.pending[i], codes.Canceled)
+	}
 	s.pending, s.held, s.half = nil, nil, 0
 	s.decoder, s.assembler = codec.Decoder{}, codec.Assembler{}
 }

@@ -26,8 +26,16 @@ func (c *Config) Settings(s settings.Set) {
 	c.TLS.Settings(s)
 	c.ProxyFrom.Settings(s)
 	c.Origins.Settings(s)
+	c.limitSettings(s.Group("Limits"))
+}
+
+// TraceSettings declares what of the traces is the gate's.
+func (c *Config) TraceSettings(s settings.Set) {
+	s.Bool(&c.TraceClients, "trace-clients", false, "have a client's requests belong to the trace that its handshake names, for clients that are trusted")
+}
+
+func (c *Config) limitSettings(s settings.Set) {
 	l := &c.Limits
-	s = s.Group("Limits")
 	s.Int(&l.Connections, "max-connections", 0, 0, 10_000_000, "connections of a gate; 0 is 10,000, or as many as its open files allow")
 	s.Int(&l.ConnectionsPerIP, "max-connections-per-ip", 0, 0, 10_000_000, "connections of one client address; 0 is no limit")
 	s.Int(&l.InFlight, "max-in-flight", 64, 1, 65536, "unanswered requests of a connection")

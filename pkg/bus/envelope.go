@@ -1,18 +1,13 @@
 package bus
 
-import (
-	"fmt"
-	"unsafe"
-
-	"google.golang.org/protobuf/encoding/protowire"
-)
+import "google.golang.org/protobuf/encoding/protowire"
 
 // The envelopes are protobuf messages as proto/buspb/bus.proto says. They are
 // written and read here by hand: this is the hot path (BenchmarkEnvelope), and
 // an envelope grows item by item while the one before it is on its way.
 
-// Request is one message of one client, as buspb.Request. Name, Data and
-// Address alias the envelope that they were read from.
+// Request is one message of one client, as buspb.Request. Name, Data, Address and
+// Trace alias the envelope that they were read from.
 type Request struct {
 	Session  uint64 // the gate's own id; unique only together with the gate's id
 	Sequence uint32 // the gate's number of this request within the session
@@ -24,6 +19,7 @@ type Request struct {
 	Data     []byte
 	Deadline int64  // Unix milliseconds
 	Address  []byte // 4 or 16 bytes
+	Trace    []byte // as package tracing has it; empty where the request is not traced
 }
 
 // Reply is one Response or Push, as buspb.Reply. Its bytes and strings alias
@@ -44,6 +40,7 @@ type Reply struct {
 	// LatestOnly lets a slow client miss this push when a later one of its route
 	// and group has come meanwhile.
 	LatestOnly bool
+	Trace      []byte // as a Request's
 }
 
 // Announcement says which routes a service serves, as buspb.Announcement.
@@ -79,13 +76,15 @@ func AppendRequest(b []byte, r *Request) []byte {
 	b = appendBytes(b, 7, r.Name)
 	b = appendBytes(b, 8, r.Data)
 	b = appendUint(b, 9, uint64(r.Deadline))
-	return appendBytes(b, 10, r.Address)
+	b = appendBytes(b, 10, r.Address)
+	return appendBytes(b, 11, r.Trace)
 }
 
 func (r *Request) size() int {
 	return sizeUint(r.Session) + sizeUint(uint64(r.Sequence)) + sizeUint(uint64(r.User)) +
 		sizeUint(uint64(r.Type)) + sizeUint(uint64(r.DataType)) + sizeUint(r.ID) +
-		sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) + sizeUint(uint64(r.Deadline)) + sizeBytes(len(r.Address))
+		sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) + sizeUint(uint64(r.Deadline)) + sizeBytes(len(r.Address)) +
+		sizeBytes(len(r.Trace))
 }
 
 // AppendReply adds one reply to an envelope of replies; such an envelope has no
@@ -105,14 +104,16 @@ func AppendReply(b []byte, r *Reply) []byte {
 	b = appendBytes(b, 10, r.Data)
 	b = appendBytes(b, 11, r.JSON)
 	b = appendUint(b, 12, uint64(r.Code))
-	return appendUint(b, 13, boolUint(r.LatestOnly))
+	b = appendUint(b, 13, boolUint(r.LatestOnly))
+	return appendBytes(b, 14, r.Trace)
 }
 
 func (r *Reply) size() int {
 	return sizeUint(r.Session) + sizeUint(uint64(r.Sequence)) + sizeUint(uint64(r.User)) +
 		sizeBytes(len(r.Group)) + sizeUint(boolUint(r.Everyone)) + sizeBytes(len(r.Route)) +
 		sizeUint(r.ID) + sizeUint(uint64(r.DataType)) + sizeBytes(len(r.Name)) + sizeBytes(len(r.Data)) +
-		sizeBytes(len(r.JSON)) + sizeUint(uint64(r.Code)) + sizeUint(boolUint(r.LatestOnly))
+		sizeBytes(len(r.JSON)) + sizeUint(uint64(r.Code)) + sizeUint(boolUint(r.LatestOnly)) +
+		sizeBytes(len(r.Trace))
 }
 
 // AppendAnnouncement adds an announcement to an envelope of replies.
@@ -184,6 +185,8 @@ func (r *Request) read(b []byte) error {
 			r.Deadline = int64(f.v)
 		case 10:
 			r.Address = f.bytes
+		case 11:
+			r.Trace = f.bytes
 		}
 	}
 	return f.err
@@ -267,6 +270,8 @@ func (r *Reply) read(b []byte) error {
 			r.Code = uint32(f.v)
 		case 13:
 			r.LatestOnly = f.v != 0
+		case 14:
+			r.Trace = f.bytes
 		}
 	}
 	return f.err
@@ -284,113 +289,3 @@ func (a *Announcement) read(b []byte) error {
 	}
 	return f.err
 }
-
-// fields reads the fields of a protobuf message, one after the other: a varint's
-// value, or the bytes of a field with a length. Fields of other kinds, which a later
-// version may have, are number 0.
-type fields struct {
-	b      []byte // what is not read yet
-	number protowire.Number
-	v      uint64
-	bytes  []byte
-	err    error
-}
-
-// next reads one field. It returns false at the end, or with err.
-func (f *fields) next() bool {
-	b := f.b
-	if len(b) == 0 {
-		return false
-	}
-	tag, n := uint64(b[0]), 1
-	if tag >= 0x80 || tag < 1<<3 {
-		var number protowire.Number
-		var kind protowire.Type
-		if number, kind, n = protowire.ConsumeTag(b); n < 0 {
-			return f.fail(n)
-		}
-		tag = protowire.EncodeTag(number, kind)
-	}
-	f.number = protowire.Number(tag >> 3)
-	b = b[n:]
-	switch kind := protowire.Type(tag & 7); kind {
-	case protowire.VarintType:
-		f.v, n = varint(b)
-	case protowire.BytesType:
-		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // a short one, all there
-			n = 1 + int(b[0])
-			f.bytes = b[1:n:n]
-		} else {
-			f.bytes, n = protowire.ConsumeBytes(b)
-		}
-	default:
-		n = protowire.ConsumeFieldValue(f.number, kind, b)
-		f.number = 0
-	}
-	if n < 0 {
-		return f.fail(n)
-	}
-	f.b = b[n:]
-	return true
-}
-
-func (f *fields) fail(n int) bool {
-	f.err = fmt.Errorf("%w: %w", ErrEnvelope, protowire.ParseError(n))
-	return false
-}
-
-// varint is protowire.ConsumeVarint, with the short ones, which most are, in line.
-func varint(b []byte) (uint64, int) {
-	if len(b) > 0 && b[0] < 0x80 {
-		return uint64(b[0]), 1
-	}
-	return protowire.ConsumeVarint(b)
-}
-
-func appendUint(b []byte, number protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.VarintType), v)
-}
-
-func appendBytes(b []byte, number protowire.Number, v []byte) []byte {
-	if len(v) == 0 {
-		return b
-	}
-	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), v)
-}
-
-func appendString(b []byte, number protowire.Number, v string) []byte {
-	if v == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, number, protowire.BytesType), v)
-}
-
-// All field numbers of the envelopes are under 16, so a tag is one byte.
-
-func sizeUint(v uint64) int {
-	if v == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(v)
-}
-
-func sizeBytes(n int) int {
-	if n == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeBytes(n)
-}
-
-func boolUint(b bool) uint64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// alias is a string over bytes that nobody changes: a delivery's body belongs
-// to its receiver, and is garbage when nothing points into it any more.
-func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

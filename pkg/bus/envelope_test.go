@@ -21,7 +21,7 @@ func requests(e *buspb.Requests) []byte {
 		b = bus.AppendRequest(b, &bus.Request{
 			Session: r.GetSession(), Sequence: r.GetSequence(), User: r.GetUser(), Type: uint8(r.GetType()),
 			DataType: uint8(r.GetDataType()), ID: r.GetId(), Name: []byte(r.GetName()), Data: r.GetData(),
-			Deadline: r.GetDeadline(), Address: r.GetAddress(),
+			Deadline: r.GetDeadline(), Address: r.GetAddress(), Trace: r.GetTrace(),
 		})
 	}
 	return b
@@ -34,7 +34,7 @@ func readRequests(b []byte) (*buspb.Requests, error) {
 	err := bus.ReadRequests(b, &h, func(r *bus.Request) error {
 		e.Requests = append(e.Requests, &buspb.Request{
 			Session: r.Session, Sequence: r.Sequence, User: r.User, Type: uint32(r.Type), DataType: uint32(r.DataType),
-			Id: r.ID, Name: string(r.Name), Data: r.Data, Deadline: r.Deadline, Address: r.Address,
+			Id: r.ID, Name: string(r.Name), Data: r.Data, Deadline: r.Deadline, Address: r.Address, Trace: r.Trace,
 		})
 		return nil
 	})
@@ -49,6 +49,7 @@ func replies(e *buspb.Replies) []byte {
 			Session: r.GetSession(), Sequence: r.GetSequence(), User: r.GetUser(), Group: r.GetGroup(),
 			Everyone: r.GetEveryone(), Route: r.GetRoute(), ID: r.GetId(), DataType: uint8(r.GetDataType()),
 			Name: []byte(r.GetName()), Data: r.GetData(), JSON: r.GetJson(), Code: r.GetCode(), LatestOnly: r.GetLatestOnly(),
+			Trace: r.GetTrace(),
 		})
 	}
 	if a := e.GetAnnouncement(); a != nil {
@@ -63,6 +64,7 @@ func readReplies(b []byte) (*buspb.Replies, error) {
 		e.Replies = append(e.Replies, &buspb.Reply{
 			Session: r.Session, Sequence: r.Sequence, User: r.User, Group: r.Group, Everyone: r.Everyone, Route: r.Route,
 			Id: r.ID, DataType: uint32(r.DataType), Name: string(r.Name), Data: r.Data, Json: r.JSON, Code: r.Code, LatestOnly: r.LatestOnly,
+			Trace: r.Trace,
 		})
 		return nil
 	}, func(a *bus.Announcement) error {
@@ -87,6 +89,7 @@ func randomRequests(r *rand.Rand) *buspb.Requests {
 		e.Requests = append(e.Requests, &buspb.Request{
 			Session: pick(r), Sequence: uint32(pick(r)), User: int64(pick(r)), Type: uint32(r.IntN(5)), DataType: uint32(r.IntN(3)),
 			Id: pick(r), Name: text(r), Data: []byte(text(r)), Deadline: int64(pick(r)), Address: []byte(text(r)),
+			Trace: []byte(text(r)),
 		})
 	}
 	return e
@@ -98,6 +101,7 @@ func randomReplies(r *rand.Rand) *buspb.Replies {
 		e.Replies = append(e.Replies, &buspb.Reply{
 			Session: pick(r), Sequence: uint32(pick(r)), User: int64(pick(r)), Group: text(r), Everyone: r.IntN(2) == 0, Route: text(r),
 			Id: pick(r), DataType: uint32(r.IntN(3)), Name: text(r), Data: []byte(text(r)), Json: []byte(text(r)), Code: uint32(r.IntN(17)), LatestOnly: r.IntN(2) == 0,
+			Trace: []byte(text(r)),
 		})
 	}
 	if r.IntN(3) == 0 {

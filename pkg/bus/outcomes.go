@@ -33,6 +33,9 @@ func (o *Outcomes) Send(f *metrics.Family, to chan<- prometheus.Metric, labels .
 	}
 }
 
+// Outcome names what err says became of a publishing, such as confirmed or returned.
+func Outcome(err error) string { return outcomes[outcomeOf(err)].name }
+
 func outcomeOf(err error) int {
 	if err == nil {
 		return 0

@@ -31,6 +31,11 @@ type Options struct {
 	Reconnect *Reconnect
 	// ClientType is shown in the gate's list of sessions; "go" where it is empty.
 	ClientType string
+	// TraceParent is a trace that the requests of each connection belong to, as W3C's
+	// Trace Context writes it: for who looks where the time of a few requests goes. It
+	// is part of the handshake, and so the same for all of them. Gates take it only
+	// where they are told that they may.
+	TraceParent string
 	// NoFragments says that the client takes and sends no fragments, so that a
 	// message has at most 64 KiB either way.
 	NoFragments bool

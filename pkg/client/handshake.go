@@ -14,9 +14,10 @@ import (
 // hello is the body of a Handshake.
 type hello struct {
 	Sys struct {
-		Version    string `json:"version"`
-		ClientType string `json:"client_type"`
-		Fragment   bool   `json:"fragment"`
+		Version     string `json:"version"`
+		ClientType  string `json:"client_type"`
+		Fragment    bool   `json:"fragment"`
+		TraceParent string `json:"traceparent,omitempty"`
 	} `json:"sys"`
 	User struct {
 		Token string `json:"token,omitempty"`
@@ -84,7 +85,7 @@ func (n *conn) shake(ctx context.Context, token string) (rest []byte, err error)
 
 	var h hello
 	h.Sys.Version, h.Sys.ClientType, h.Sys.Fragment = version, n.opts.ClientType, !n.opts.NoFragments
-	h.User.Token = token
+	h.Sys.TraceParent, h.User.Token = n.opts.TraceParent, token
 	body, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("write: %w", err)

@@ -24,7 +24,7 @@ func TestHelp(t *testing.T) {
 	}
 	setting := regexp.MustCompile(`(?m)^ +(?:-\w, )?--([\w-]+)\S* ?(\w*) {2,}(.*)$`)
 	// What a setting takes stands in its help, in parentheses.
-	takes := regexp.MustCompile(`\((?:a duration from \S+ to \S+|a whole number from -?\d+ to \d+|bytes from \S+ to \S+, such as .*|one of .*|addresses and prefixes .*|scheme://host:port .*|host:port.*|text.*|true or false)\)`)
+	takes := regexp.MustCompile(`\((?:a duration from \S+ to \S+|a whole number from -?\d+ to \d+|a number from \d+ to \d+|bytes from \S+ to \S+, such as .*|one of .*|addresses and prefixes .*|scheme://host:port .*|host:port.*|text.*|true or false)\)`)
 	for _, c := range commands {
 		help := command(t, nil, 0, append(c, "--help")...)
 		flags, _, _ := strings.Cut(help, "Global Flags:")
@@ -41,7 +41,7 @@ func TestHelp(t *testing.T) {
 				t.Errorf("minigate %v --help does not say what --%s takes: %s", c, name, s[0])
 			}
 			switch kind {
-			case "duration", "number", "size":
+			case "duration", "number", "size", "share":
 				if !regexp.MustCompile(`\(default \S+\)$|0 is |from 0 `).MatchString(text) {
 					t.Errorf("minigate %v --help does not say what --%s is unless set: %s", c, name, s[0])
 				}

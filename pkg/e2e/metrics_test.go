@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/pkg/tracing/tracingtest"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
 )
@@ -53,8 +54,9 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	admins := []string{freePort(t), freePort(t)}
-	g := w.gate("--admin", admins[0])
-	w.worker("auth", "chat", "email", "echo", "--auth-grpc", w.authAddresses[0], "--admin", admins[1])
+	collector := tracingtest.NewCollector(t).Address
+	g := w.gate("--admin", admins[0], "--trace-endpoint", collector)
+	w.worker("auth", "chat", "email", "echo", "--auth-grpc", w.authAddresses[0], "--admin", admins[1], "--trace-endpoint", collector)
 	for _, service := range []string{"auth", "chat", "echo"} {
 		w.consumed(service, 1)
 	}
@@ -100,7 +102,7 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("%s is %+v, docs/operations.md says %+v", name, f, written[name])
 			}
 		}
-		for _, name := range regexp.MustCompile(`minigate_(?:gate|bus|worker|events)_\w+`).FindAllString(operations(t), -1) {
+		for _, name := range regexp.MustCompile(`minigate_(?:gate|bus|worker|events|tracing)_\w+`).FindAllString(operations(t), -1) {
 			if _, ok := found[name]; !ok {
 				t.Errorf("docs/operations.md speaks of %s, which no process has", name)
 			}

@@ -42,6 +42,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/parts"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // Config is what New needs. Zero values take the defaults that stand beside
@@ -73,6 +74,8 @@ type Config struct {
 	Drain time.Duration
 	// Ending, if set, may cut Drain short, and is told what was cut off.
 	Ending *parts.Ending
+	// Tracer makes spans of events that belong to a trace that is kept; nil makes none.
+	Tracer *tracing.Tracer
 }
 
 func (c Config) withDefaults() Config {
@@ -189,11 +192,14 @@ func (e *Events) Publish(ctx context.Context, name string, m proto.Message) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.config.PublishTimeout)
 	defer cancel()
+	ctx, span := e.tracePublish(ctx, name, len(payload))
 	w := message.NewMessage(watermill.NewUUID(), payload)
 	w.Metadata.Set(metadataName, string(m.ProtoReflect().Descriptor().FullName()))
+	tracing.Inject(ctx, w.Metadata.Set)
 	w.SetContext(ctx)
 	err = e.broker.publish(name, w)
 	e.measures.outcomes.Add(err)
+	endPublish(span, err)
 	if err != nil {
 		return fmt.Errorf("publish event %s: %w", name, err)
 	}
@@ -298,7 +304,7 @@ func (e *Events) route(ctx context.Context) error {
 		stop()
 	})
 	for _, s := range e.subscriptions {
-		h := router.AddConsumerHandler(s.String(), s.event, e.broker.subscriber(s), counted(&running, s.consumer(handlers)))
+		h := router.AddConsumerHandler(s.String(), s.event, e.broker.subscriber(s), counted(&running, e.consumer(s, handlers)))
 		h.AddMiddleware(e.middleware(ctx, s)...)
 	}
 	var consumeError error

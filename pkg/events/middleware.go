@@ -120,7 +120,7 @@ func (e *Events) attempt(s *subscription) message.HandlerMiddleware {
 				s.counts.handled.Add(1)
 			} else {
 				s.counts.failed.Add(1)
-				e.log.WithFields(logrus.Fields{
+				e.log.WithFields(requestOf(m)).WithFields(logrus.Fields{
 					"event": s.event, "group": s.group, "id": m.UUID, "attempt": n, logrus.ErrorKey: err,
 				}).Warn("events: handler failed")
 			}
@@ -163,7 +163,7 @@ func (g grave) Publish(_ string, messages ...*message.Message) error {
 			return err
 		}
 		g.counts.dead.Add(1)
-		g.events.log.WithFields(logrus.Fields{
+		g.events.log.WithFields(requestOf(m)).WithFields(logrus.Fields{
 			"event": l.event, "group": l.group, "id": m.UUID, "attempts": l.attempts, "reason": l.reason,
 		}).Error("events: message is a dead letter")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/metrics"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // subscription is what Subscribe was told.
@@ -149,11 +150,17 @@ func ID(ctx context.Context) string {
 // consumer is the end of the middleware chain. Handlers get a context of their
 // own in place of the message's, which ends with the subscription: they may go
 // on while the process drains.
-func (s *subscription) consumer(handlers context.Context) message.NoPublishHandlerFunc {
+func (e *Events) consumer(s *subscription, handlers context.Context) message.NoPublishHandlerFunc {
 	return func(m *message.Message) error {
 		ctx, cancel := context.WithTimeout(context.WithValue(handlers, contextKey{}, m.UUID), s.timeout)
 		defer cancel()
-		return s.handle(ctx, m)
+		ctx, span := e.traceHandler(tracing.Extract(ctx, m.Metadata.Get), s, m)
+		defer func() { span.End() }() // as it is, End would tell what a panic says
+		err := s.handle(ctx, m)
+		if err != nil {
+			tracing.Failed(span, "handler")
+		}
+		return err
 	}
 }
 

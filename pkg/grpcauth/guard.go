@@ -25,6 +25,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // Config says what services show each other. All that is set is asked for: with
@@ -208,7 +209,7 @@ func (g *Guard) admit(ctx context.Context, method string) error {
 	if reason == nil {
 		return nil
 	}
-	g.refusals.log(p.Addr, method, reason)
+	g.refusals.log(p.Addr, method, reason, tracing.Fields(ctx))
 	st, err := status.New(codes.Unauthenticated, "this service refuses its caller: "+reason.Error()).WithDetails(detail())
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())

@@ -15,11 +15,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/certificates/certtest"
 	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -266,5 +268,20 @@ func TestConfig(t *testing.T) {
 	}
 	if text := s.Lookup("service-token").Value.String(); strings.Contains(text, "first") {
 		t.Errorf("the token is shown: %s", text)
+	}
+}
+
+// TestRefusalsNameTheRequest: the line of a call that is refused says for whose
+// request it was made.
+func TestRefusalsNameTheRequest(t *testing.T) {
+	var off *tracing.Tracer
+	server, log := guard(t, Config{Tokens: "a-token-of-services"})
+	conn := connect(t, serve(t, server, off.ServerOptions()...), off.DialOptions()...)
+	ctx := tracing.With(t.Context(), tracing.Request{Gate: "g", Session: 5, Sequence: 7})
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); !Refused(err) {
+		t.Fatalf("got %v", err)
+	}
+	if got := log.await(t, "a gRPC call was refused"); !strings.Contains(got, "gate=g") || !strings.Contains(got, "session=5") || !strings.Contains(got, "request=7") {
+		t.Errorf("the log has\n%s", got)
 	}
 }

@@ -42,7 +42,7 @@ func (t *transport) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInf
 	conn, info, err := t.server.ServerHandshake(raw)
 	if err != nil {
 		if !errors.Is(err, io.EOF) { // somebody who only looked whether the port is open
-			t.guard.refusals.log(raw.RemoteAddr(), "", err)
+			t.guard.refusals.log(raw.RemoteAddr(), "", err, nil)
 		}
 		return nil, nil, err
 	}

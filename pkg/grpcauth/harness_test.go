@@ -66,8 +66,9 @@ func guard(t *testing.T, cfg Config) (*Guard, *lines) {
 	return g, l
 }
 
-// serve serves gRPC's health service until the test ends.
-func serve(t *testing.T, g *Guard) string {
+// serve serves gRPC's health service until the test ends. before are options that
+// stand before the guard's.
+func serve(t *testing.T, g *Guard, before ...grpc.ServerOption) string {
 	t.Helper()
 	options, err := g.ServerOptions()
 	if err != nil {
@@ -77,7 +78,7 @@ func serve(t *testing.T, g *Guard) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(options...)
+	s := grpc.NewServer(append(before, options...)...)
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()

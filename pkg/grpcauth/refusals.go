@@ -37,8 +37,9 @@ func newRefusals(log logrus.FieldLogger) *refusals {
 	return &refusals{to: log, now: time.Now, seen: make(map[refusal]*silence)}
 }
 
-// log takes the method that was called, or nothing for a handshake.
-func (r *refusals) log(peer net.Addr, method string, reason error) {
+// log takes the method that was called, or nothing for a handshake, and what names
+// the request that it was called for.
+func (r *refusals) log(peer net.Addr, method string, reason error, request logrus.Fields) {
 	address, host := "unknown", "unknown"
 	if peer != nil {
 		address, host = peer.String(), peer.String()
@@ -51,7 +52,7 @@ func (r *refusals) log(peer net.Addr, method string, reason error) {
 	if !ok {
 		return
 	}
-	log := r.to.WithFields(logrus.Fields{"peer": address, "reason": limited(reason.Error())})
+	log := r.to.WithFields(request).WithFields(logrus.Fields{"peer": address, "reason": limited(reason.Error())})
 	if skipped > 0 {
 		log = log.WithField("more", skipped)
 	}

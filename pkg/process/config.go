@@ -23,6 +23,7 @@ import (
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/tracing/otlp"
 	"github.com/motto123/minigate/workers"
 )
 
@@ -39,6 +40,7 @@ type Config struct {
 	GRPC         grpcauth.Config // of the calls between services
 	Gate         gate.Config
 	Admin        admin.Config
+	Traces       otlp.Config
 	Workers      workers.Process
 	Data         string // the folder of a process that has everything in it
 	Production   bool   // see CheckGate and CheckWorkers
@@ -54,6 +56,7 @@ type Config struct {
 func (c *Config) GateSettings(s settings.Set) {
 	c.commonSettings(s)
 	c.Gate.Settings(s.Group("Gate"))
+	c.Gate.TraceSettings(s.Group("Traces"))
 	c.authSettings(s)
 	c.GRPC.Settings(s.Group("Calls between services"))
 	c.productionSettings(s)
@@ -79,6 +82,8 @@ func (c *Config) DevSettings(s settings.Set) {
 	c.Workers.WorkerSettings(s.Group("Workers"))
 	c.Workers.AuthSettings(s.Group("Auth worker"))
 	c.Admin.Settings(s.Group("Admin"))
+	c.Traces.Settings(s.Group("Traces"))
+	c.Gate.TraceSettings(s.Group("Traces"))
 }
 
 // DatabaseSettings declares where the database is.
@@ -90,6 +95,7 @@ func (c *Config) DatabaseSettings(s settings.Set) {
 func (c *Config) commonSettings(s settings.Set) {
 	c.logSettings(s)
 	c.Admin.Settings(s.Group("Admin"))
+	c.Traces.Settings(s.Group("Traces"))
 	s = s.Group("Broker")
 	s.SecretURL(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
@@ -140,6 +146,6 @@ func (c *Config) RunDev(ctx context.Context, _ []string) error {
 	if c.Log.File == "" {
 		c.Log.File = filepath.Join(c.Data, "minigate.log")
 	}
-	c.AuthAddress = c.Workers.AuthGRPC
+	c.AuthAddress, c.Traces.System = c.Workers.AuthGRPC, "memory"
 	return c.run(ctx, embed, workers.Names(), true)
 }

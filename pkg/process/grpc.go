@@ -26,9 +26,11 @@ func (p *process) secure(names []string, withGate bool) ([]grpc.DialOption, erro
 		served = append(served, p.AuthGRPC)
 	}
 	if len(served) > 0 {
-		if p.Process.GRPC, err = guard.ServerOptions(); err != nil {
+		secured, err := guard.ServerOptions()
+		if err != nil {
 			return nil, err
 		}
+		p.Process.GRPC = append(p.tracer.ServerOptions(), secured...) // refusals know the request, too
 	}
 	for _, address := range served {
 		if err := cfg.Check(address); err != nil {
@@ -37,7 +39,8 @@ func (p *process) secure(names []string, withGate bool) ([]grpc.DialOption, erro
 	}
 	p.Gate.GRPCOptions = append(p.Gate.GRPCOptions, p.Process.GRPC...)
 	p.Process.GRPC = append(p.Process.GRPC, discovery.ServerOption())
-	p.Worker.GateOptions = guard.DialOptions()
+	calls := append(p.tracer.DialOptions(), guard.DialOptions()...)
+	p.Worker.GateOptions = calls
 	p.Parts.Start("the certificates of gRPC", guard.Run)
-	return guard.DialOptions(), nil
+	return calls, nil
 }

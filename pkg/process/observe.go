@@ -10,16 +10,23 @@ import (
 	"github.com/motto123/minigate/pkg/redisdb"
 )
 
-// observe serves what operators ask, before there is anything to tell and until all
-// other parts have ended.
-func (p *process) observe() (err error) {
+// observe serves what operators ask, and exports traces where they are asked for,
+// before there is anything to tell and until all other parts have ended.
+func (p *process) observe(service string) (err error) {
 	cfg := p.Config.Admin
 	cfg.Log, cfg.Version = p.log, p.Version
 	if p.Process.Admin, err = admin.New(cfg); err != nil {
 		return err
 	}
+	traces, err := p.traces(service)
+	if err != nil {
+		return err
+	}
 	p.Parts.Start("admin", p.Process.Admin.Run)
-	return nil
+	if traces == nil {
+		return nil
+	}
+	return p.Process.Admin.Measure(traces.Metrics())
 }
 
 // metered is a bus that counts.

@@ -23,6 +23,7 @@ import (
 	"github.com/motto123/minigate/pkg/redisdb"
 	"github.com/motto123/minigate/pkg/snowflakes"
 	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/workers"
 )
 
@@ -32,6 +33,7 @@ type process struct {
 	*Config
 	log      *logging.Log
 	topology bus.Topology
+	tracer   *tracing.Tracer // nil where nothing is traced
 	bus      bus.Bus
 	embedded bool
 	stores   bool // has a worker with a database and ids of its own
@@ -51,7 +53,7 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	p.holds = withGate && len(names) == 0
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
-	if err = p.observe(); err == nil {
+	if err = p.observe(serviceOf(names, withGate)); err == nil {
 		err = open(ctx, p)
 	}
 	if err == nil {
@@ -80,8 +82,9 @@ func connect(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	p.Parts.Closing("Redis", p.Process.Redis)
+	p.traceRedis()
 	if p.stores {
-		if p.DB, err = sqldb.Open(ctx, sqldb.Config{Address: p.Database}); err != nil {
+		if p.DB, err = sqldb.Open(ctx, p.database(p.Database)); err != nil {
 			return err
 		}
 		p.Parts.Closing("the database", p.DB)
@@ -106,7 +109,8 @@ func embed(ctx context.Context, p *process) (err error) {
 	}
 	p.Process.Redis = e
 	p.Parts.Start("the embedded Redis", e.Run)
-	if p.DB, err = sqldb.Open(ctx, sqldb.Config{Address: "sqlite:" + filepath.Join(p.Data, "minigate.db")}); err != nil {
+	p.traceRedis()
+	if p.DB, err = sqldb.Open(ctx, p.database("sqlite:"+filepath.Join(p.Data, "minigate.db"))); err != nil {
 		return err
 	}
 	p.Parts.Closing("the database", p.DB)
@@ -131,7 +135,8 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	if err != nil {
 		return err
 	}
-	if p.Events, err = events.New(events.Config{Topology: p.topology, URL: p.RabbitMQ, Ending: p.Ending}, p.log); err != nil {
+	p.Events, err = events.New(events.Config{Topology: p.topology, URL: p.RabbitMQ, Ending: p.Ending, Tracer: p.tracer}, p.log)
+	if err != nil {
 		return err
 	}
 	calls, err := p.secure(names, withGate)
@@ -145,7 +150,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 
 	p.Process.Log, p.Mails = p.log, os.Stdout
 	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log, p.Worker.Ending = p.bus, p.topology, present, p.log, p.Ending
-	p.Auth.Prefix = p.Prefix
+	p.Worker.Tracer, p.Auth.Prefix = p.tracer, p.Prefix
 	if err := p.Start(names...); err != nil {
 		return err
 	}
@@ -164,6 +169,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 		}
 	}
 	cfg.Bus, cfg.Topology, cfg.Presence, cfg.Events, cfg.Verify, cfg.Log, cfg.Ending = p.bus, p.topology, present, p.Events, p.Users, p.log, p.Ending
+	cfg.Tracer = p.tracer
 	g, err := gate.New(cfg)
 	if err != nil {
 		return err

@@ -15,10 +15,12 @@ func TestWhatIsKnownOfASettingIsWhatItTakes(t *testing.T) {
 	var (
 		d    time.Duration
 		n    int
+		part float64
 		text string
 	)
 	s.Group("Limits").Of("auth", "chat").Duration(&d, "life", 720*time.Hour, time.Second, 90*time.Minute, "how long")
 	s.Bytes(&n, "size", 1<<20, 1, 8<<20, "how much")
+	s.Share(&part, "part", 0.01, "of all")
 	s.Text(&text, "form", "a", "how", "a", "b")
 	s.SecretURL(&text, "url", "redis://:known@h:1", "where")
 	for _, want := range []Setting{
@@ -27,6 +29,7 @@ func TestWhatIsKnownOfASettingIsWhatItTakes(t *testing.T) {
 			Wants: "a duration from 1s to 1h30m", Low: "1s", High: "1h30m",
 		},
 		{Name: "size", Usage: "how much", Kind: "size", Default: "1MiB", Wants: "bytes from 1 to 8MiB, such as 65536 or 64KiB", Low: "1", High: "8MiB"},
+		{Name: "part", Usage: "of all", Kind: "share", Default: "0.01", Wants: "a number from 0 to 1", Low: "0", High: "1"},
 		{Name: "form", Usage: "how", Kind: "text", Default: "a", Wants: "one of a, b", Allowed: []string{"a", "b"}},
 		{Name: "url", Usage: "where", Kind: "secret", Default: "redis://:known@h:1", Wants: "text; its password is not shown"},
 	} {

@@ -18,6 +18,7 @@ type values struct {
 	tcp, data string
 	auth      []string
 	verbose   bool
+	part      float64
 	password  string
 }
 
@@ -29,6 +30,7 @@ func declare() (*values, Set) {
 	s.Address(&v.tcp, "gate-tcp", "127.0.0.1:7001", true, "where to listen")
 	s.Addresses(&v.auth, "auth-address", []string{"127.0.0.1:7102"}, "the auth service")
 	s.Text(&v.data, "log-format", "text", "form of the log", "text", "json")
+	s.Share(&v.part, "part", 0.01, "of all")
 	s.Bool(&v.verbose, "verbose", false, "more")
 	s.Secret(&v.password, "password", "from-the-manual", "of the database")
 	return v, s
@@ -51,12 +53,12 @@ func TestAFlagWinsOverTheEnvironmentAndThatOverTheFile(t *testing.T) {
 	file := write(t, "in-flight: 1\nheartbeat: 5s\ngate: {tcp: \"0.0.0.0:1\"}\nauth-address: [\"a:1\", \"b:2\"]\nmax-message: 64KiB\n")
 	secret := write(t, "s3cret\n")
 	sources, err := Apply(s.FlagSet, file, []string{
-		"MINIGATE_IN_FLIGHT=2", "MINIGATE_HEARTBEAT=7s", "MINIGATE_PASSWORD_FILE=" + secret, "MINIGATE_TEST_REDIS=x", "MINIGATE_DEPLOY_TCP=1", "HOME=/",
+		"MINIGATE_IN_FLIGHT=2", "MINIGATE_HEARTBEAT=7s", "MINIGATE_PASSWORD_FILE=" + secret, "MINIGATE_PART=.5", "MINIGATE_TEST_REDIS=x", "MINIGATE_DEPLOY_TCP=1", "HOME=/",
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.inFlight != 10 || v.heartbeat != 7*time.Second || v.tcp != "0.0.0.0:1" || len(v.auth) != 2 ||
+	if v.part != 0.5 || v.inFlight != 10 || v.heartbeat != 7*time.Second || v.tcp != "0.0.0.0:1" || len(v.auth) != 2 ||
 		v.auth[1] != "b:2" || v.message != 65536 || !v.verbose || v.password != "s3cret" || v.data != "text" {
 		t.Errorf("got %+v", v)
 	}
@@ -80,6 +82,10 @@ func TestABadValueNamesItselfWhatItGotAndWhatItWants(t *testing.T) {
 		{env: "MINIGATE_HEARTBEAT=2h", is: ErrValue, says: []string{`"2h"`}},
 		{env: "MINIGATE_IN_FLIGHT=0", is: ErrValue, says: []string{`"0"`, "from 1 to 1000"}},
 		{env: "MINIGATE_MAX_MESSAGE=9MiB", is: ErrValue, says: []string{`"9MiB"`, "8MiB"}},
+		{env: "MINIGATE_PART=1.1", is: ErrValue, says: []string{`"1.1"`, "a number from 0 to 1"}},
+		{env: "MINIGATE_PART=-0.1", is: ErrValue},
+		{env: "MINIGATE_PART=NaN", is: ErrValue},
+		{env: "MINIGATE_PART=1%", is: ErrValue},
 		{env: "MINIGATE_GATE_TCP=nowhere", is: ErrValue, says: []string{`"nowhere"`, "host:port"}},
 		{env: "MINIGATE_AUTH_ADDRESS=a:1,b", is: ErrValue, says: []string{`"a:1,b"`}},
 		{env: "MINIGATE_LOG_FORMAT=xml", is: ErrValue, says: []string{`"xml"`, "one of text, json"}},

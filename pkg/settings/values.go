@@ -125,6 +125,23 @@ func (s Set) Int(v *int, name string, def, low, high int, usage string) {
 	})
 }
 
+// Share declares a part of a whole, from 0 to 1.
+func (s Set) Share(v *float64, name string, def float64, usage string) {
+	*v = def
+	f := ranged("share", "a number from %s to %s", "0", "1")
+	s.add(name, usage, strconv.FormatFloat(def, 'g', -1, 64), f, func(text string) error {
+		share, err := strconv.ParseFloat(text, 64)
+		if err == nil && !(share >= 0 && share <= 1) { // NaN is neither
+			err = errRange
+		}
+		if err != nil {
+			return err
+		}
+		*v = share
+		return nil
+	})
+}
+
 // Bytes declares a number of bytes, for example 65536, 64KiB or 1MiB.
 func (s Set) Bytes(v *int, name string, def, low, high int, usage string) {
 	*v = def

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
 const (
@@ -40,7 +43,7 @@ func openMySQL(cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, addressError(cfg.Address, err.Error())
 	}
-	pool := sql.OpenDB(connector)
+	pool := cfg.pool(connector, aboutMySQL(c)...)
 	pool.SetMaxOpenConns(cfg.MaxOpen)
 	// As many idle as open: closing and dialing again under load costs more
 	// than keeping them.
@@ -48,6 +51,18 @@ func openMySQL(cfg Config) (*DB, error) {
 	pool.SetConnMaxLifetime(mysqlLifetime)
 	pool.SetConnMaxIdleTime(mysqlIdle)
 	return &DB{read: pool, write: pool, dialect: mysqlDialect{cfg: c}}, nil
+}
+
+// aboutMySQL is what spans say of the server.
+func aboutMySQL(c *mysql.Config) []attribute.KeyValue {
+	about := []attribute.KeyValue{semconv.DBSystemNameMySQL, semconv.DBNamespace(c.DBName)}
+	if host, port, err := net.SplitHostPort(c.Addr); err == nil {
+		about = append(about, semconv.ServerAddress(host))
+		if n, err := strconv.Atoi(port); err == nil {
+			about = append(about, semconv.ServerPort(n))
+		}
+	}
+	return about
 }
 
 // mysqlConfig turns an address into the driver's configuration.

@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config says which database to open and how hard to use it.
@@ -33,6 +35,9 @@ type Config struct {
 	// address says nothing else; 10 s where it is 0. For SQLite it is how long a
 	// writer waits for another process.
 	Timeout time.Duration
+	// Tracer makes spans of statements that belong to a trace that is kept; nil makes
+	// none.
+	Tracer trace.TracerProvider
 }
 
 const (

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -90,7 +91,7 @@ func sqlitePool(path string, cfg Config, readOnly bool) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(connector), nil
+	return cfg.pool(connector, semconv.DBSystemNameSQLite), nil
 }
 
 // init can run the whole text at once: the driver splits it.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/pkg/errors"
+
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // call is one request on its way through the worker, and the context of its
@@ -75,7 +77,8 @@ func (c *call) Err() error {
 // Value goes through inner where there is one: contexts that are made from this
 // one then find it and need no goroutine to watch Done.
 func (c *call) Value(key any) any {
-	if _, ok := key.(callKey); ok {
+	switch key.(type) {
+	case callKey, tracing.RequestKey:
 		return c
 	}
 	c.mu.Lock()

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"net/netip"
+
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // MessageType is what kind of message a client sent, as on the wire.
@@ -56,17 +58,25 @@ type Caller struct {
 	Sequence uint32
 	// Redelivered says that this request may have been handled before.
 	Redelivered bool
+
+	trace *traced // nil for most
 }
 
 // Fields are what a line in the log says of a request, for logrus' WithFields: by
-// gate, session and request, all lines of one are found. The zero Caller has none.
+// gate, session and request, all lines of one are found, and by trace_id those of
+// everything that it led to. The zero Caller has none. tracing.Fields says the same
+// of a handler's context, and of those that have no Caller.
 func (c Caller) Fields() map[string]any {
 	if c == (Caller{}) {
 		return map[string]any{}
 	}
-	return map[string]any{
+	fields := map[string]any{
 		"route": c.Route, "gate": c.Session.Gate, "session": c.Session.ID, "request": c.Sequence, "user": c.User,
 	}
+	if c.trace != nil {
+		fields[tracing.TraceField] = c.trace.id.String()
+	}
+	return fields
 }
 
 // From returns who sent the request that a handler's context belongs to; the

@@ -134,6 +134,9 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 			return errors.Errorf("message type %d", r.Type)
 		}
 		c.caller.Route = c.route.name
+		if len(r.Trace) > 0 {
+			c.belongs(r.Trace)
+		}
 		c.caller.Address, _ = netip.AddrFromSlice(r.Address)
 		if r.Deadline != 0 {
 			c.deadline = time.UnixMilli(r.Deadline)

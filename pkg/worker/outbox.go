@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/pkg/errors"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // outbox sends replies and pushes, joined into envelopes for each gate. A reply
@@ -18,6 +20,8 @@ type outbox struct {
 	coalescer *bus.Coalescer[*parcel]
 	stats     *counters
 	settled   func(*envelope) // one request of an envelope came to its end
+	exchange  string
+	tracer    *tracing.Tracer
 
 	unsent atomic.Int64 // bytes of replies that have failed and are still to be sent
 
@@ -37,8 +41,9 @@ type parcel struct {
 	// Of a reply.
 	envelope *envelope
 	deadline time.Time
-	buffer   *buffer // that item is in
-	failed   bool    // and counted in unsent
+	buffer   *buffer    // that item is in
+	failed   bool       // and counted in unsent
+	span     trace.Span // nil where the request is not traced here
 
 	// Of a push: takes one error.
 	outcome chan error
@@ -61,7 +66,7 @@ const (
 var parcels = sync.Pool{New: func() any { return new(parcel) }}
 
 func newOutbox(p bus.Publisher, exchange string, stats *counters, settled func(*envelope)) *outbox {
-	o := &outbox{stats: stats, settled: settled, wake: make(chan struct{}, 1)}
+	o := &outbox{stats: stats, settled: settled, exchange: exchange, wake: make(chan struct{}, 1)}
 	o.coalescer = bus.NewCoalescer(bus.CoalescerConfig[*parcel]{
 		Publisher:  p,
 		Exchange:   exchange,
@@ -80,6 +85,9 @@ func (o *outbox) reply(c *call, r *bus.Reply) {
 		p = new(parcel)
 	}
 	p.key, p.envelope, p.deadline = c.envelope.key, c.envelope, c.deadline
+	if c.caller.trace != nil {
+		p.span, r.Trace = o.traceReply(c, r)
+	}
 	p.buffer = newBuffer()
 	p.buffer.b = bus.AppendReply(p.buffer.b[:0], r)
 	p.item = p.buffer.b
@@ -162,17 +170,21 @@ func (o *outbox) outcome(p *parcel, err error) {
 		p.outcome <- err
 	case err == nil:
 		o.stats.replies.Add(1)
-		o.end(p)
+		o.end(p, err)
 	case errors.Is(err, bus.ErrNoRoute):
 		o.stats.goneReplies.Add(1)
-		o.end(p)
+		o.end(p, err)
 	default:
 		o.again(p)
 	}
 }
 
-func (o *outbox) end(p *parcel) {
+// end takes what the broker has said, or why it has not been asked again.
+func (o *outbox) end(p *parcel, err error) {
 	e := p.envelope
+	if p.span != nil {
+		endReply(p.span, err)
+	}
 	if p.failed {
 		o.unsent.Add(-int64(len(p.item)))
 		o.settledOne()
@@ -208,7 +220,7 @@ func (o *outbox) again(p *parcel) {
 func (o *outbox) lose(p *parcel) {
 	o.stats.lostReplies.Add(1)
 	p.envelope.lost.Store(true)
-	o.end(p)
+	o.end(p, bus.ErrClosed)
 }
 
 // retry sends what has failed again, with growing pauses while it goes on
@@ -254,7 +266,7 @@ func (o *outbox) resend(ctx context.Context, ps []*parcel) {
 			// Nobody waits for it any more, and the handler has done its work: that is
 			// the end of this request, not a reason to handle it again.
 			o.stats.lateReplies.Add(1)
-			o.end(p)
+			o.end(p, bus.ErrUnavailable)
 			continue
 		}
 		o.stats.retries.Add(1)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // ErrNobody says that a push or call found no gate to go to: the session's gate
@@ -139,7 +140,7 @@ func (w *Worker) pushToUser(ctx context.Context, out *outbox, reply *bus.Reply) 
 		case errors.Is(err, ErrNobody):
 			w.stats.goneGates.Add(1)
 			if err := w.cfg.Presence.Remove(ctx, reply.User, gates[i].ID); err != nil {
-				w.log.WithField("user", reply.User).Warnf("%+v", err)
+				w.log.WithFields(tracing.Fields(ctx)).WithField("user", reply.User).Warnf("%+v", err)
 			}
 		default:
 			failed = err
@@ -154,6 +155,7 @@ func (w *Worker) pushToUser(ctx context.Context, out *outbox, reply *bus.Reply) 
 // pushTo sends the same reply to each key and waits for every outcome, in the
 // order of the keys.
 func (w *Worker) pushTo(ctx context.Context, out *outbox, keys []string, reply *bus.Reply) []error {
+	ctx, span := w.tracePush(ctx, reply, keys)
 	item := bus.AppendReply(nil, reply)
 	outcomes := make([]error, len(keys))
 	parcels := make([]*parcel, len(keys))
@@ -174,7 +176,11 @@ func (w *Worker) pushTo(ctx context.Context, out *outbox, keys []string, reply *
 			w.stats.pushes.Add(1)
 		case errors.Is(outcomes[i], bus.ErrNoRoute):
 			outcomes[i] = ErrNobody
+			tracing.Failed(span, bus.Outcome(bus.ErrNoRoute))
+		default:
+			tracing.Failed(span, bus.Outcome(outcomes[i]))
 		}
 	}
+	span.End()
 	return outcomes
 }

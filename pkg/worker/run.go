@@ -46,6 +46,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopCalls(nil)
 	acks := newSettler(func(err error) { w.log.Errorf("ack: %+v", err) })
 	out := newOutbox(publisher, w.cfg.Topology.ReplyExchange(), &w.stats, acks.done)
+	out.tracer = w.cfg.Tracer
 	lanes := newLanes(w.cfg.Concurrency, func(c *call) { w.serve(out, acks, c) })
 	lanes.idling = out.coalescer.Flush
 	announcer := newAnnouncer(w, publisher)
@@ -153,6 +154,9 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	if c.deadline.IsZero() {
 		c.deadline = begun.Add(w.cfg.Timeout)
 	}
+	if c.caller.trace != nil {
+		w.trace(c)
+	}
 	answer, err := c.route.serve(c, &c.raw)
 	took := time.Since(begun)
 	if w.over.Load() {
@@ -179,6 +183,9 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 		w.answer(out, c, answer, err)
 	}
 	c.finish()
+	if c.caller.trace != nil {
+		c.caller.trace.end(code)
+	}
 	if w.cfg.Observe != nil {
 		name := c.route.name
 		if c.route.unknown {
@@ -200,10 +207,10 @@ func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
 	case err != nil:
 		w.fill(&reply, c, problemOf(err))
 	case !ok:
-		w.log.WithField("route", c.caller.Route).Errorf("the answer is a %T", answer)
+		w.log.WithFields(c.caller.Fields()).Errorf("the answer is a %T", answer)
 		w.fill(&reply, c, problemOf(errors.New("no answer")))
 	case len(raw.Data) > w.cfg.MaxReply:
-		w.log.WithField("route", c.caller.Route).Errorf("the answer has %d bytes, more than the %d allowed",
+		w.log.WithFields(c.caller.Fields()).Errorf("the answer has %d bytes, more than the %d allowed",
 			len(raw.Data), w.cfg.MaxReply)
 		w.fill(&reply, c, &commonpb.Error{
 			Code: int32(codes.ResourceExhausted), Message: "the answer is too large",
@@ -218,7 +225,7 @@ func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
 func (w *Worker) fill(reply *bus.Reply, c *call, problem *commonpb.Error) {
 	data, err := failure.Encode(problem, wire.DataType(c.caller.DataType))
 	if err != nil {
-		w.log.Errorf("%+v", err) // the client still learns from name and code
+		w.log.WithFields(c.caller.Fields()).Errorf("%+v", err) // the client still learns from name and code
 	}
 	reply.Name, reply.Data, reply.Code = []byte(failure.Name), data, uint32(problem.Code)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
+	"github.com/motto123/minigate/pkg/tracing"
 )
 
 // Config is what a worker needs. Only Bus must be set.
@@ -71,6 +72,8 @@ type Config struct {
 	// Log takes a *logrus.Logger or *logrus.Entry; logrus' standard logger where it
 	// is nil.
 	Log logrus.FieldLogger
+	// Tracer makes spans of requests whose trace is kept; nil makes none.
+	Tracer *tracing.Tracer
 	// Observe, if set, is called after each request, Notify and Ack, from many
 	// goroutines at once: for metrics. It must not block. route is empty where the
 	// service has no such route, since then clients have made up the name.

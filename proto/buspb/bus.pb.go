@@ -117,7 +117,11 @@ type Request struct {
 	// When nobody waits for the answer any more, in Unix milliseconds.
 	Deadline int64 `protobuf:"varint,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// The client's IP address, 4 or 16 bytes.
-	Address       []byte `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	Address []byte `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`
+	// Of a request whose trace is kept: trace id (16 bytes), id of the span that
+	// published it (8), and the flags of W3C's Trace Context (1). Absent otherwise;
+	// of another length it is ignored.
+	Trace         []byte `protobuf:"bytes,11,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +226,13 @@ func (x *Request) GetAddress() []byte {
 	return nil
 }
 
+func (x *Request) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
 // Replies is one envelope from a worker to one gate, or to all of them.
 type Replies struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -299,7 +310,9 @@ type Reply struct {
 	Code uint32 `protobuf:"varint,12,opt,name=code,proto3" json:"code,omitempty"`
 	// Of a push: a slow client may miss it when a later one of its route and group
 	// has come meanwhile.
-	LatestOnly    bool `protobuf:"varint,13,opt,name=latest_only,json=latestOnly,proto3" json:"latest_only,omitempty"`
+	LatestOnly bool `protobuf:"varint,13,opt,name=latest_only,json=latestOnly,proto3" json:"latest_only,omitempty"`
+	// As a Request's, of the span that published this.
+	Trace         []byte `protobuf:"bytes,14,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +438,13 @@ func (x *Reply) GetLatestOnly() bool {
 	return false
 }
 
+func (x *Reply) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
 // Announcement says which routes a service serves, so that gates give each a
 // code in their dictionaries.
 type Announcement struct {
@@ -488,7 +508,7 @@ const file_buspb_bus_proto_rawDesc = "" +
 	"\x04gate\x18\x01 \x01(\tR\x04gate\x12!\n" +
 	"\fgate_address\x18\x02 \x01(\tR\vgateAddress\x12\x14\n" +
 	"\x05route\x18\x03 \x01(\tR\x05route\x12(\n" +
-	"\brequests\x18\x04 \x03(\v2\f.bus.RequestR\brequests\"\xf2\x01\n" +
+	"\brequests\x18\x04 \x03(\v2\f.bus.RequestR\brequests\"\x88\x02\n" +
 	"\aRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12\x12\n" +
@@ -500,11 +520,12 @@ const file_buspb_bus_proto_rawDesc = "" +
 	"\x04data\x18\b \x01(\fR\x04data\x12\x1a\n" +
 	"\bdeadline\x18\t \x01(\x03R\bdeadline\x12\x18\n" +
 	"\aaddress\x18\n" +
-	" \x01(\fR\aaddress\"f\n" +
+	" \x01(\fR\aaddress\x12\x14\n" +
+	"\x05trace\x18\v \x01(\fR\x05trace\"f\n" +
 	"\aReplies\x12$\n" +
 	"\areplies\x18\x01 \x03(\v2\n" +
 	".bus.ReplyR\areplies\x125\n" +
-	"\fannouncement\x18\x02 \x01(\v2\x11.bus.AnnouncementR\fannouncement\"\xb7\x02\n" +
+	"\fannouncement\x18\x02 \x01(\v2\x11.bus.AnnouncementR\fannouncement\"\xcd\x02\n" +
 	"\x05Reply\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12\x12\n" +
@@ -520,7 +541,8 @@ const file_buspb_bus_proto_rawDesc = "" +
 	"\x04json\x18\v \x01(\fR\x04json\x12\x12\n" +
 	"\x04code\x18\f \x01(\rR\x04code\x12\x1f\n" +
 	"\vlatest_only\x18\r \x01(\bR\n" +
-	"latestOnly\"@\n" +
+	"latestOnly\x12\x14\n" +
+	"\x05trace\x18\x0e \x01(\fR\x05trace\"@\n" +
 	"\fAnnouncement\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x16\n" +
 	"\x06routes\x18\x02 \x03(\tR\x06routesB*Z(github.com/motto123/minigate/proto/buspbb\x06proto3"

@@ -35,11 +35,11 @@ func (s server) Verify(ctx context.Context, in *authpb.VerifyRequest) (*authpb.V
 		return nil, status.Error(codes.Unauthenticated, "the token is not known, or has ended")
 	}
 	if err != nil {
-		return nil, s.service.unavailable("verify a token", err)
+		return nil, s.service.unavailable(ctx, "verify a token", err)
 	}
 	if in.GetGate() != "" {
 		if err := s.service.tokens.attach(ctx, in.GetGate(), in.GetSession(), found); err != nil {
-			return nil, s.service.unavailable("remember the session's token", err)
+			return nil, s.service.unavailable(ctx, "remember the session's token", err)
 		}
 	}
 	return &authpb.VerifyResponse{User: found.user, ExpiresAt: found.expires}, nil
@@ -54,12 +54,12 @@ func (s server) Users(ctx context.Context, in *authpb.UsersRequest) (*authpb.Use
 	slices.Sort(ids)
 	found, err := s.service.users.byIDs(ctx, slices.Compact(ids))
 	if err != nil {
-		err = s.service.stored("list users", err)
+		err = s.service.stored(ctx, "list users", err)
 		if _, ok := status.FromError(err); ok {
 			return nil, err
 		}
 		// Beside the bus there is no worker that logs and hides it.
-		s.service.log.Errorf("auth: %+v", err)
+		s.service.logOf(ctx).Errorf("auth: %+v", err)
 		return nil, status.Error(codes.Internal, "internal error")
 	}
 	out := &authpb.UsersResponse{Users: make([]*authpb.User, len(found))}

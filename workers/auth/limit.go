@@ -97,7 +97,7 @@ func (s *Service) allow(ctx context.Context, name, subject string, l Limit) erro
 	key := s.limiter.prefix + name + ":" + subject
 	wait, err := limitScript.Run(ctx, s.limiter.redis, []string{key}, l.Every.Microseconds(), l.Burst).Int64()
 	if err != nil {
-		return s.unavailable("limit "+name, err)
+		return s.unavailable(ctx, "limit "+name, err)
 	}
 	if wait > 0 {
 		seconds := (wait + 999) / 1000

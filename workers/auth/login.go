@@ -26,11 +26,11 @@ func (s *Service) Login(ctx context.Context, in *authpb.LoginRequest) (*authpb.L
 	}
 	u, err := s.users.byKey(ctx, key)
 	if err != nil && !errors.Is(err, errNoUser) {
-		return nil, s.stored("login", err)
+		return nil, s.stored(ctx, "login", err)
 	}
 	fits, err := s.passwords.verify(ctx, u.passwordHash, in.GetPassword())
 	if err != nil {
-		return nil, s.hashing(err)
+		return nil, s.hashing(ctx, err)
 	}
 	if !fits {
 		return nil, errWrongPassword
@@ -39,7 +39,7 @@ func (s *Service) Login(ctx context.Context, in *authpb.LoginRequest) (*authpb.L
 
 	secret, made, err := s.tokens.issue(ctx, u.id, in.GetDevice())
 	if err != nil {
-		return nil, s.unavailable("issue a token", err)
+		return nil, s.unavailable(ctx, "issue a token", err)
 	}
 	if err := s.bind(ctx, caller.Session, made); err != nil {
 		s.undo(ctx, made)
@@ -82,7 +82,7 @@ func (s *Service) confirm(ctx context.Context, u user, password string) error {
 		return errWrongPassword
 	}
 	if err != nil {
-		return s.stored("login", err)
+		return s.stored(ctx, "login", err)
 	}
 	if today.passwordHash == u.passwordHash {
 		return nil
@@ -90,7 +90,7 @@ func (s *Service) confirm(ctx context.Context, u user, password string) error {
 	// Another login may just have hashed the same password again.
 	fits, err := s.passwords.verify(ctx, today.passwordHash, password)
 	if err != nil {
-		return s.hashing(err)
+		return s.hashing(ctx, err)
 	}
 	if !fits {
 		return errWrongPassword
@@ -105,10 +105,10 @@ func (s *Service) bind(ctx context.Context, session worker.Session, made token) 
 		return nil
 	}
 	if err := s.tokens.attach(ctx, session.Gate, session.ID, made); err != nil {
-		return s.unavailable("remember the session's token", err)
+		return s.unavailable(ctx, "remember the session's token", err)
 	}
 	if err := s.gates.Bind(ctx, session, made.user); err != nil {
-		return s.unavailable("bind the session", err)
+		return s.unavailable(ctx, "bind the session", err)
 	}
 	return nil
 }
@@ -149,22 +149,22 @@ func (s *Service) Logout(ctx context.Context, _ *authpb.LogoutRequest) (*authpb.
 	case errors.Is(err, errNoToken):
 		// The session was bound without one, or an earlier try came this far.
 	case err != nil:
-		return nil, s.unavailable("logout", err)
+		return nil, s.unavailable(ctx, "logout", err)
 	// A session's number is its gate's, and a gate's id is new with each start:
 	// another user's token there would be a fault, and is not ended.
 	case made.user == caller.User:
 		if err := s.tokens.end(ctx, made); err != nil {
-			return nil, s.unavailable("logout", err)
+			return nil, s.unavailable(ctx, "logout", err)
 		}
 		if err := s.tokens.detach(ctx, caller.Session.Gate, caller.Session.ID); err != nil {
-			return nil, s.unavailable("logout", err)
+			return nil, s.unavailable(ctx, "logout", err)
 		}
 	}
 	if caller.Session == (worker.Session{}) {
 		return &authpb.LogoutResponse{}, nil
 	}
 	if err := s.gates.Bind(ctx, caller.Session, 0); err != nil && status.Code(err) != codes.NotFound {
-		return nil, s.unavailable("unbind the session", err)
+		return nil, s.unavailable(ctx, "unbind the session", err)
 	}
 	return &authpb.LogoutResponse{}, nil
 }

@@ -238,17 +238,18 @@ type recorder struct {
 }
 
 type event struct {
+	of      context.Context
 	name    string
 	message proto.Message
 }
 
-func (r *recorder) Publish(_ context.Context, name string, m proto.Message) error {
+func (r *recorder) Publish(ctx context.Context, name string, m proto.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.fail[name]; err != nil {
 		return err
 	}
-	r.events = append(r.events, event{name, m})
+	r.events = append(r.events, event{ctx, name, m})
 	return nil
 }
 

@@ -43,7 +43,7 @@ func (s *Service) RegisterUser(ctx context.Context, in *authpb.RegisterRequest) 
 	case err == nil:
 		return s.registeredBefore(ctx, caller.Redelivered, existing, in)
 	case !errors.Is(err, errNoUser):
-		return nil, s.stored("register", err)
+		return nil, s.stored(ctx, "register", err)
 	}
 	if err := s.allowMail(ctx, in.GetEmail()); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (s *Service) RegisterUser(ctx context.Context, in *authpb.RegisterRequest) 
 	}
 	err = s.users.insert(ctx, u, func() error {
 		if err := s.cfg.Events.Publish(ctx, eventVerification, mail); err != nil {
-			return s.unavailable("publish the verification mail", err)
+			return s.unavailable(ctx, "publish the verification mail", err)
 		}
 		return nil
 	})
@@ -66,7 +66,7 @@ func (s *Service) RegisterUser(ctx context.Context, in *authpb.RegisterRequest) 
 		return nil, errTaken
 	}
 	if err != nil {
-		return nil, s.stored("register", err)
+		return nil, s.stored(ctx, "register", err)
 	}
 	event := &authpb.UserRegistered{User: u.id, Account: u.account, RegisteredAt: u.createdAt}
 	if err := s.cfg.Events.Publish(ctx, eventRegistered, event); err != nil {
@@ -84,7 +84,7 @@ func (s *Service) registeredBefore(ctx context.Context, again bool, u user, in *
 	}
 	same, err := s.passwords.verify(ctx, u.passwordHash, in.GetPassword())
 	if err != nil {
-		return nil, s.hashing(err)
+		return nil, s.hashing(ctx, err)
 	}
 	if !same {
 		return nil, errTaken
@@ -95,11 +95,11 @@ func (s *Service) registeredBefore(ctx context.Context, again bool, u user, in *
 func (s *Service) newUser(ctx context.Context, key string, in *authpb.RegisterRequest) (user, error) {
 	hash, err := s.passwords.hash(ctx, in.GetPassword())
 	if err != nil {
-		return user{}, s.hashing(err)
+		return user{}, s.hashing(ctx, err)
 	}
 	id, err := s.cfg.IDs.Next(ctx)
 	if err != nil {
-		return user{}, s.unavailable("make a user's id", err)
+		return user{}, s.unavailable(ctx, "make a user's id", err)
 	}
 	u := user{
 		id: id, account: in.GetAccount(), key: key, nickname: in.GetNickname(),
@@ -116,7 +116,7 @@ func (s *Service) newUser(ctx context.Context, key string, in *authpb.RegisterRe
 func (s *Service) VerifyEmail(ctx context.Context, in *authpb.VerifyEmailRequest) (*authpb.VerifyEmailResponse, error) {
 	u, err := s.users.byID(ctx, s.caller(ctx).User)
 	if err != nil {
-		return nil, s.stored("verify e-mail", err)
+		return nil, s.stored(ctx, "verify e-mail", err)
 	}
 	if u.emailVerified {
 		return &authpb.VerifyEmailResponse{User: u.own()}, nil
@@ -126,13 +126,13 @@ func (s *Service) VerifyEmail(ctx context.Context, in *authpb.VerifyEmailRequest
 	}
 	right, err := s.codes.check(ctx, verifyEmail, u.id, u.passwordHash, in.GetCode())
 	if err != nil {
-		return nil, s.unavailable("check the code", err)
+		return nil, s.unavailable(ctx, "check the code", err)
 	}
 	if !right {
 		return nil, errWrongCode
 	}
 	if err := s.users.setVerified(ctx, u); err != nil {
-		return nil, s.stored("verify e-mail", err)
+		return nil, s.stored(ctx, "verify e-mail", err)
 	}
 	s.spend(ctx, verifyEmail, u, in.GetCode())
 	u.emailVerified = true
@@ -143,7 +143,7 @@ func (s *Service) VerifyEmail(ctx context.Context, in *authpb.VerifyEmailRequest
 func (s *Service) ResendVerification(ctx context.Context, _ *authpb.ResendVerificationRequest) (*authpb.ResendVerificationResponse, error) {
 	u, err := s.users.byID(ctx, s.caller(ctx).User)
 	if err != nil {
-		return nil, s.stored("resend the verification", err)
+		return nil, s.stored(ctx, "resend the verification", err)
 	}
 	if u.emailVerified {
 		return nil, status.Error(codes.FailedPrecondition, "the e-mail address is verified already")
@@ -156,7 +156,7 @@ func (s *Service) ResendVerification(ctx context.Context, _ *authpb.ResendVerifi
 		return nil, err
 	}
 	if err := s.cfg.Events.Publish(ctx, eventVerification, mail); err != nil {
-		return nil, s.unavailable("publish the verification mail", err)
+		return nil, s.unavailable(ctx, "publish the verification mail", err)
 	}
 	return &authpb.ResendVerificationResponse{}, nil
 }
@@ -173,7 +173,7 @@ func (s *Service) Find(ctx context.Context, in *authpb.FindRequest) (*authpb.Fin
 		u, err = s.users.byKey(ctx, key)
 	}
 	if err != nil {
-		return nil, s.stored("find", err)
+		return nil, s.stored(ctx, "find", err)
 	}
 	return &authpb.FindResponse{User: u.public()}, nil
 }
@@ -182,7 +182,7 @@ func (s *Service) Find(ctx context.Context, in *authpb.FindRequest) (*authpb.Fin
 func (s *Service) verification(ctx context.Context, u user) (*emailpb.Verification, error) {
 	code, expires, err := s.codes.create(ctx, verifyEmail, u.id, u.passwordHash)
 	if err != nil {
-		return nil, s.unavailable("make a code", err)
+		return nil, s.unavailable(ctx, "make a code", err)
 	}
 	return &emailpb.Verification{To: u.email, Nickname: u.nickname, Code: code, ExpiresAt: expires}, nil
 }
@@ -202,6 +202,6 @@ func (s *Service) spend(ctx context.Context, p purpose, u user, code string) {
 
 // hashing turns a failure to hash into the answer: the caller's time was over,
 // or the stored hash is broken.
-func (s *Service) hashing(err error) error {
-	return s.stored("hash a password", err)
+func (s *Service) hashing(ctx context.Context, err error) error {
+	return s.stored(ctx, "hash a password", err)
 }

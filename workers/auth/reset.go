@@ -8,12 +8,19 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/emailpb"
 )
 
 var errTokensLeft = status.Error(codes.Unavailable,
 	"the password was changed, but other logins could not all be ended; request another reset to end them")
+
+// reset is one that was asked for and is still to be mailed.
+type reset struct {
+	of      context.Context // the request that asked, see tracing.Detach
+	account string          // folded
+}
 
 // RequestReset is auth.request_reset. It only takes the request: whether there
 // is such an account is found out afterwards, by Run, so that neither the answer
@@ -29,24 +36,24 @@ func (s *Service) RequestReset(ctx context.Context, in *authpb.RequestResetReque
 	}
 	select {
 	case <-s.ended:
-		return nil, s.unavailable("request a reset", errors.New("auth: the service is stopping"))
+		return nil, s.unavailable(ctx, "request a reset", errors.New("auth: the service is stopping"))
 	default:
 	}
 	select {
-	case s.resets <- key:
+	case s.resets <- reset{tracing.Detach(ctx), key}:
 		return &authpb.RequestResetResponse{}, nil
 	default:
-		return nil, s.unavailable("request a reset", errors.Errorf("auth: %d resets are waiting", maxResets))
+		return nil, s.unavailable(ctx, "request a reset", errors.Errorf("auth: %d resets are waiting", maxResets))
 	}
 }
 
 // mailReset makes a code and has it mailed, where the account exists. The mail
 // goes to the address also if it was never verified: there is no other way to
 // its user, and the code will prove it.
-func (s *Service) mailReset(ctx context.Context, account string, deadline time.Time) {
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+func (s *Service) mailReset(r reset, deadline time.Time) {
+	ctx, cancel := context.WithDeadline(r.of, deadline)
 	defer cancel()
-	u, err := s.users.byKey(ctx, account)
+	u, err := s.users.byKey(ctx, r.account)
 	if errors.Is(err, errNoUser) {
 		return
 	}
@@ -78,13 +85,13 @@ func (s *Service) ResetPassword(ctx context.Context, in *authpb.ResetPasswordReq
 	}
 	u, err := s.users.byKey(ctx, key)
 	if err != nil && !errors.Is(err, errNoUser) {
-		return nil, s.stored("reset password", err)
+		return nil, s.stored(ctx, "reset password", err)
 	}
 	// The user 0 has no codes: the code of an account that does not exist is
 	// looked up like any other, and is wrong.
 	right, err := s.codes.check(ctx, resetPassword, u.id, u.passwordHash, in.GetCode())
 	if err != nil {
-		return nil, s.unavailable("check the code", err)
+		return nil, s.unavailable(ctx, "check the code", err)
 	}
 	if !right {
 		return nil, s.resetBefore(ctx, caller.Redelivered, u, in)
@@ -99,15 +106,15 @@ func (s *Service) ResetPassword(ctx context.Context, in *authpb.ResetPasswordReq
 func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordRequest) error {
 	hash, err := s.passwords.hash(ctx, in.GetPassword())
 	if err != nil {
-		return s.hashing(err)
+		return s.hashing(ctx, err)
 	}
 	// Before: where Redis is away, nothing is changed and the code is still good.
 	if err := s.tokens.endAll(ctx, u.id); err != nil {
-		return s.unavailable("end the tokens", err)
+		return s.unavailable(ctx, "end the tokens", err)
 	}
 	replaced, err := s.users.setPassword(ctx, u, hash, true)
 	if err != nil {
-		return s.stored("reset password", err)
+		return s.stored(ctx, "reset password", err)
 	}
 	if !replaced {
 		// The password changed since, and the code was made under the old one.
@@ -134,7 +141,7 @@ func (s *Service) resetBefore(ctx context.Context, again bool, u user, in *authp
 	}
 	same, err := s.passwords.verify(ctx, u.passwordHash, in.GetPassword())
 	if err != nil {
-		return s.hashing(err)
+		return s.hashing(ctx, err)
 	}
 	if !same {
 		return errWrongCode

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/pkg/worker"
 )
 
@@ -90,7 +91,7 @@ type Service struct {
 	gates     Gates
 	caller    func(context.Context) worker.Caller
 
-	resets chan string   // folded accounts
+	resets chan reset
 	ended  chan struct{} // closed when Run has ended
 }
 
@@ -143,7 +144,7 @@ func New(cfg Config) (*Service, error) {
 		limiter:   limiter{redis: cfg.Redis, prefix: prefix + "limit:"},
 		passwords: passwords,
 		caller:    worker.From,
-		resets:    make(chan string, maxResets),
+		resets:    make(chan reset, maxResets),
 		ended:     make(chan struct{}),
 	}, nil
 }
@@ -169,21 +170,21 @@ func (s *Service) Run(ctx context.Context) error {
 	defer close(s.ended)
 	for {
 		select {
-		case account := <-s.resets:
+		case r := <-s.resets:
 			// What was begun is finished when ctx ends meanwhile.
-			s.mailReset(ctx, account, time.Now().Add(resetTimeout))
+			s.mailReset(r, time.Now().Add(resetTimeout))
 		case <-ctx.Done():
-			s.drain(ctx, time.Now().Add(resetTimeout))
+			s.drain(time.Now().Add(resetTimeout))
 			return nil
 		}
 	}
 }
 
-func (s *Service) drain(ctx context.Context, deadline time.Time) {
+func (s *Service) drain(deadline time.Time) {
 	for {
 		select {
-		case account := <-s.resets:
-			s.mailReset(ctx, account, deadline)
+		case r := <-s.resets:
+			s.mailReset(r, deadline)
 		default:
 			return
 		}
@@ -192,29 +193,29 @@ func (s *Service) drain(ctx context.Context, deadline time.Time) {
 
 // logOf is the log, with what names the request that ctx belongs to.
 func (s *Service) logOf(ctx context.Context) logrus.FieldLogger {
-	return s.log.WithFields(worker.From(ctx).Fields())
+	return s.log.WithFields(tracing.Fields(ctx))
 }
 
 // errUnavailable says no more than that: what is away is for the log.
 var errUnavailable = status.Error(codes.Unavailable, "accounts are not available just now, try again")
 
 // unavailable turns a failure of Redis, the broker or the ids into the answer.
-func (s *Service) unavailable(operation string, err error) error {
+func (s *Service) unavailable(ctx context.Context, operation string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return status.FromContextError(err).Err()
 	}
-	s.log.WithError(err).WithField("operation", operation).Warn("auth: answered UNAVAILABLE")
+	s.logOf(ctx).WithError(err).WithField("operation", operation).Warn("auth: answered UNAVAILABLE")
 	return errUnavailable
 }
 
 // stored turns a failure of the database into the answer: one that will pass is
 // UNAVAILABLE, any other a fault of ours that the worker logs.
-func (s *Service) stored(operation string, err error) error {
+func (s *Service) stored(ctx context.Context, operation string, err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
 	if sqldb.Unavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return s.unavailable(operation, err)
+		return s.unavailable(ctx, operation, err)
 	}
 	return errors.Wrap(err, operation)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 
 	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
@@ -106,6 +107,6 @@ func (s *Service) Register(w *worker.Worker) {
 // acked takes the receiver's word that a push arrived. Nothing depends on it:
 // who missed a push sees it by the gap in the numbers and asks for the history.
 func (s *Service) acked(ctx context.Context, push uint64) error {
-	s.cfg.Log.WithField("user", worker.From(ctx).User).WithField("push", push).Debug("message acknowledged")
+	s.cfg.Log.WithFields(tracing.Fields(ctx)).WithField("push", push).Debug("message acknowledged")
 	return nil
 }

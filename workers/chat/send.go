@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/motto123/minigate/pkg/sqldb"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/chatpb"
@@ -180,7 +181,7 @@ func (s *Service) push(ctx context.Context, receiver int64, m *chatpb.Message) {
 	}
 	if err != nil {
 		// The receiver finds it in the history.
-		s.cfg.Log.WithError(err).WithField("conversation", m.GetConversation()).WithField("number", m.GetNumber()).
+		s.cfg.Log.WithFields(tracing.Fields(ctx)).WithError(err).WithField("conversation", m.GetConversation()).WithField("number", m.GetNumber()).
 			Warn("message not pushed")
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/motto123/minigate/pkg/events"
+	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/proto/emailpb"
 )
 
@@ -126,7 +127,7 @@ func (s *Service) send(ctx context.Context, name string, in job) error {
 	if in.GetExpiresAt() != 0 {
 		until = time.UnixMilli(in.GetExpiresAt())
 		if !s.config.Now().Before(until) {
-			s.config.Log.WithFields(logrus.Fields{"mail": name, "id": id, "expired": until}).
+			s.config.Log.WithFields(tracing.Fields(ctx)).WithFields(logrus.Fields{"mail": name, "id": id, "expired": until}).
 				Info("email: not sent, its code has expired")
 			return nil
 		}
@@ -160,7 +161,7 @@ func (s *Service) send(ctx context.Context, name string, in job) error {
 		return fmt.Errorf("email: send %s: %w", name, err)
 	}
 	s.server.answered()
-	s.config.Log.WithFields(logrus.Fields{"mail": name, "id": id}).Info("email: sent")
+	s.config.Log.WithFields(tracing.Fields(ctx)).WithFields(logrus.Fields{"mail": name, "id": id}).Info("email: sent")
 	return nil
 }
 

@@ -60,7 +60,9 @@ type Options struct {
 		DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	}
 	// TLS is the configuration for tls:// and wss://; nil for the system's
-	// authorities. Its ServerName is the address's host where it is empty.
+	// authorities. Its ServerName is the address's host where it is empty. A gate whose
+	// certificate is not trusted is an error of Dial, and not tried again; Reconnect
+	// says what becomes of one that is not trusted any more.
 	TLS *tls.Config
 }
 
@@ -108,7 +110,8 @@ type Client struct {
 
 // Dial connects to a gate and says hello: address is tcp://host:port, or
 // ws://host:port/ws; with TLS tls:// and wss://. The error is a *HandshakeError or a
-// *KickError where the gate said no; ctx bounds Dial only, not the connection.
+// *KickError where the gate said no, and wraps ErrCertificate where its certificate is
+// not trusted; ctx bounds Dial only, not the connection.
 //
 // With Options.Reconnect it tries each address once, until one takes it: a client
 // reconnects when it was connected before.
@@ -232,7 +235,7 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 // *KickError, ErrSilent, ErrSlow, ErrProtocol, which may wrap an error of package
 // codec, or an error of the network. Of a client that
 // reconnects it may wrap a *HandshakeError, too: of code 401 where the token is
-// not good any more.
+// not good any more; and ErrCertificate.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -22,7 +22,12 @@ import (
 
 func dial(t testing.TB, g *gate, opts client.Options) *client.Client {
 	t.Helper()
-	c, err := client.Dial(t.Context(), g.address(), opts)
+	return dialTo(t, g.address(), opts)
+}
+
+func dialTo(t testing.TB, address string, opts client.Options) *client.Client {
+	t.Helper()
+	c, err := client.Dial(t.Context(), address, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (c *Client) connect(ctx context.Context, address string) (made *conn, rest 
 		n.transport, err = dialWebSocket(ctx, u, c.opts, n.queueControl)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("client: connect to %s: %w", address, err)
+		return nil, nil, fmt.Errorf("client: connect to %s: %w", address, certain(err))
 	}
 	c.mu.Lock()
 	token := c.token

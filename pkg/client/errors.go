@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,6 +17,19 @@ import (
 // ErrLost is what the error of a call wraps whose connection ended before its
 // answer came: what it asked for may have been done, or not.
 var ErrLost = errors.New("client: the connection was lost while a call waited for its answer")
+
+// ErrCertificate is what the error of Dial wraps, and why a client ended that
+// reconnects, where the certificate of a gate is not trusted: it has expired, or is
+// of another authority, or for another host.
+var ErrCertificate = errors.New("the gate's certificate is not trusted")
+
+// certain names the errors of certificates.
+func certain(err error) error {
+	if wrong := new(tls.CertificateVerificationError); errors.As(err, &wrong) {
+		return fmt.Errorf("%w: %w", ErrCertificate, wrong.Err)
+	}
+	return err
+}
 
 // Error is what every call returns that did not succeed: what the service or
 // the gate answered, and also UNAVAILABLE where the connection has ended,

@@ -19,7 +19,11 @@ import (
 //
 // It does not come back, and ends with the error, when the gate kicked it as
 // replaced, kicked or protocol_error, when a handshake is answered 400, 401 or
-// 426, and when the gate sends what is against the protocol.
+// 426, and when the gate sends what is against the protocol. Nor does it where
+// certificates are not trusted, which no waiting changes: it ends with
+// ErrCertificate after three attempts in a row, or one at each address if these are
+// more, that fail for that alone. Not after the first, since behind an address there
+// may be several gates, of which one has not been given its new certificate.
 type Reconnect struct {
 	// Addresses are tried in turn, after the one that Dial has.
 	Addresses []string
@@ -71,6 +75,9 @@ type State struct {
 	// Wait is how long it waits before it tries.
 	Wait time.Duration
 }
+
+// mistrust is how many attempts in a row may find a certificate that is not trusted.
+const mistrust = 3
 
 // longestTold bounds the time that a gate may tell clients to stay away.
 const longestTold = time.Hour
@@ -147,12 +154,15 @@ func (c *Client) keep(n *conn, place int) {
 // replace connects again, and returns nil where the client ends instead.
 func (c *Client) replace(old *conn, place, failures *int) *conn {
 	r := c.opts.Reconnect
-	why := old.ended()
+	why, untrusted := old.ended(), 0
 	for attempts := 0; ; attempts++ {
 		if c.context.Err() != nil {
 			return nil
 		}
-		if final(why) || r.Attempts > 0 && attempts >= r.Attempts {
+		if untrusted++; !errors.Is(why, ErrCertificate) {
+			untrusted = 0
+		}
+		if final(why) || untrusted >= max(mistrust, len(c.addresses)) || r.Attempts > 0 && attempts >= r.Attempts {
 			c.end(why)
 			return nil
 		}

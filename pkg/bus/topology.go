@@ -38,6 +38,10 @@ func (t Topology) DeadExchange() string { return t.prefix + ".dead" }
 // DeadQueue keeps what the dead exchange takes.
 func (t Topology) DeadQueue() string { return t.prefix + ".dead" }
 
+// TapeStream keeps what workers took and answered. It is bound to nothing: they
+// publish to it by its name.
+func (t Topology) TapeStream() string { return t.prefix + ".tape" }
+
 // MaxDeadBytes bounds the dead queue: beyond it the oldest dead letter goes.
 const MaxDeadBytes = 256 << 20
 

@@ -21,6 +21,7 @@ func TestTopologyNames(t *testing.T) {
 		{"event exchange", bus.Topology.EventExchange, "minigate.event", "other.event"},
 		{"dead exchange", bus.Topology.DeadExchange, "minigate.dead", "other.dead"},
 		{"dead queue", bus.Topology.DeadQueue, "minigate.dead", "other.dead"},
+		{"tape", bus.Topology.TapeStream, "minigate.tape", "other.tape"},
 		{"gate queue", func(t bus.Topology) string { return t.GateQueue("g1") }, "gate.g1", "other.gate.g1"},
 		{"worker queue", func(t bus.Topology) string { return t.WorkerQueue("chat") }, "worker.chat", "other.worker.chat"},
 		{"event queue", func(t bus.Topology) string { return t.EventQueue("email", "user.registered") },

@@ -9,6 +9,7 @@
 package authpb
 
 import (
+	_ "github.com/motto123/minigate/proto/commonpb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -1162,27 +1163,27 @@ var File_authpb_auth_proto protoreflect.FileDescriptor
 
 const file_authpb_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x11authpb/auth.proto\x12\x04auth\"\x89\x01\n" +
+	"\x11authpb/auth.proto\x12\x04auth\x1a\x16commonpb/options.proto\"\x89\x01\n" +
 	"\x04User\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x1a\n" +
 	"\bnickname\x18\x03 \x01(\tR\bnickname\x12\x14\n" +
 	"\x05email\x18\x04 \x01(\tR\x05email\x12%\n" +
-	"\x0eemail_verified\x18\x05 \x01(\bR\remailVerified\"y\n" +
+	"\x0eemail_verified\x18\x05 \x01(\bR\remailVerified\"\x7f\n" +
 	"\x0fRegisterRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x1a\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12 \n" +
+	"\bpassword\x18\x02 \x01(\tB\x04\xf8\xbc\x18\x01R\bpassword\x12\x1a\n" +
 	"\bnickname\x18\x03 \x01(\tR\bnickname\x12\x14\n" +
 	"\x05email\x18\x04 \x01(\tR\x05email\"2\n" +
 	"\x10RegisterResponse\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\v2\n" +
-	".auth.UserR\x04user\"\\\n" +
+	".auth.UserR\x04user\"b\n" +
 	"\fLoginRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x16\n" +
-	"\x06device\x18\x03 \x01(\tR\x06device\"d\n" +
-	"\rLoginResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1d\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12 \n" +
+	"\bpassword\x18\x02 \x01(\tB\x04\xf8\xbc\x18\x01R\bpassword\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\"j\n" +
+	"\rLoginResponse\x12\x1a\n" +
+	"\x05token\x18\x01 \x01(\tB\x04\xf8\xbc\x18\x01R\x05token\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\x02 \x01(\x03R\texpiresAt\x12\x1e\n" +
 	"\x04user\x18\x03 \x01(\v2\n" +
@@ -1190,28 +1191,28 @@ const file_authpb_auth_proto_rawDesc = "" +
 	"\x19ResendVerificationRequest\"\x1c\n" +
 	"\x1aResendVerificationResponse\"\x0f\n" +
 	"\rLogoutRequest\"\x10\n" +
-	"\x0eLogoutResponse\"(\n" +
-	"\x12VerifyEmailRequest\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code\"5\n" +
+	"\x0eLogoutResponse\".\n" +
+	"\x12VerifyEmailRequest\x12\x18\n" +
+	"\x04code\x18\x01 \x01(\tB\x04\xf8\xbc\x18\x01R\x04code\"5\n" +
 	"\x13VerifyEmailResponse\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\v2\n" +
 	".auth.UserR\x04user\"/\n" +
 	"\x13RequestResetRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\"\x16\n" +
-	"\x14RequestResetResponse\"`\n" +
+	"\x14RequestResetResponse\"l\n" +
 	"\x14ResetPasswordRequest\x12\x18\n" +
-	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x12\n" +
-	"\x04code\x18\x02 \x01(\tR\x04code\x12\x1a\n" +
-	"\bpassword\x18\x03 \x01(\tR\bpassword\"\x17\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x18\n" +
+	"\x04code\x18\x02 \x01(\tB\x04\xf8\xbc\x18\x01R\x04code\x12 \n" +
+	"\bpassword\x18\x03 \x01(\tB\x04\xf8\xbc\x18\x01R\bpassword\"\x17\n" +
 	"\x15ResetPasswordResponse\"7\n" +
 	"\vFindRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\".\n" +
 	"\fFindResponse\x12\x1e\n" +
 	"\x04user\x18\x01 \x01(\v2\n" +
-	".auth.UserR\x04user\"S\n" +
-	"\rVerifyRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
+	".auth.UserR\x04user\"Y\n" +
+	"\rVerifyRequest\x12\x1a\n" +
+	"\x05token\x18\x01 \x01(\tB\x04\xf8\xbc\x18\x01R\x05token\x12\x12\n" +
 	"\x04gate\x18\x02 \x01(\tR\x04gate\x12\x18\n" +
 	"\asession\x18\x03 \x01(\x04R\asession\"C\n" +
 	"\x0eVerifyResponse\x12\x12\n" +

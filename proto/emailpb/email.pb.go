@@ -9,6 +9,7 @@
 package emailpb
 
 import (
+	_ "github.com/motto123/minigate/proto/commonpb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -174,17 +175,17 @@ var File_emailpb_email_proto protoreflect.FileDescriptor
 
 const file_emailpb_email_proto_rawDesc = "" +
 	"\n" +
-	"\x13emailpb/email.proto\x12\x05email\"m\n" +
+	"\x13emailpb/email.proto\x12\x05email\x1a\x16commonpb/options.proto\"s\n" +
 	"\fVerification\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1a\n" +
-	"\bnickname\x18\x02 \x01(\tR\bnickname\x12\x12\n" +
-	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1d\n" +
+	"\bnickname\x18\x02 \x01(\tR\bnickname\x12\x18\n" +
+	"\x04code\x18\x03 \x01(\tB\x04\xf8\xbc\x18\x01R\x04code\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\x03R\texpiresAt\"n\n" +
+	"expires_at\x18\x04 \x01(\x03R\texpiresAt\"t\n" +
 	"\rPasswordReset\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\x12\x1a\n" +
-	"\bnickname\x18\x02 \x01(\tR\bnickname\x12\x12\n" +
-	"\x04code\x18\x03 \x01(\tR\x04code\x12\x1d\n" +
+	"\bnickname\x18\x02 \x01(\tR\bnickname\x12\x18\n" +
+	"\x04code\x18\x03 \x01(\tB\x04\xf8\xbc\x18\x01R\x04code\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\x03R\texpiresAtB,Z*github.com/motto123/minigate/proto/emailpbb\x06proto3"
 

@@ -2,8 +2,10 @@
 # Replaces the containers of services by new ones, of the image and the
 # configuration that compose.yaml names now, while clients stay connected:
 #
-#   docker compose build && deploy/rollout.sh          # gate, auth, email, chat, echo
+#   docker compose build && deploy/rollout.sh          # auth, email, chat, echo, gate
 #   deploy/rollout.sh chat gate                        # only these, in this order
+#
+# Gates come last: what clients ask them for is there in its new version by then.
 #
 # One container at a time: a new one is started beside those that run and must
 # become healthy (and, of a gate, be known to the front), then an old one is told

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -29,6 +30,20 @@ func secured(t testing.TB, a *certtest.Authority, dir string) func(*Config) {
 	}
 }
 
+// strict is a connection of which only TLS says that it ends: crypto/tls takes an end
+// between two records for one, too, which could be anybody's doing.
+type strict struct{ net.Conn }
+
+var errCut = errors.New("the connection ends without a word of TLS")
+
+func (s strict) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if errors.Is(err, io.EOF) {
+		err = errCut
+	}
+	return n, err
+}
+
 // overTLS is a client of a gate with TLS.
 func (r *rig) overTLS(t testing.TB, over transport, cfg *tls.Config, before []byte) (*wire, *tls.Conn) {
 	t.Helper()
@@ -39,7 +54,7 @@ func (r *rig) overTLS(t testing.TB, over transport, cfg *tls.Config, before []by
 	if _, err := c.conn.Write(before); err != nil {
 		t.Fatal(err)
 	}
-	conn := tls.Client(c.conn, cfg)
+	conn := tls.Client(strict{c.conn}, cfg)
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)
@@ -108,6 +123,79 @@ func TestTLS(t *testing.T) {
 		}
 	})
 	eventually(t, "all are gone", func() bool { return r.gate.stats.Connections.Load() == 0 && r.gate.unsent.Load() == 0 })
+}
+
+// TestEndOverTLS: a gate that ends answers what it has read, sends its clients away and
+// says that this is the end, in TLS's words too: who is cut off finds none of it.
+func TestEndOverTLS(t *testing.T) {
+	a := certtest.NewAuthority(t, "authority")
+	cfg := &tls.Config{RootCAs: a.Pool(t), ServerName: "gate", MinVersion: tls.VersionTLS12}
+	old := cfg.Clone()
+	old.MaxVersion = tls.VersionTLS12
+	r := start(t, secured(t, a, t.TempDir()), func(c *Config) { c.RetryAfter = time.Second })
+	s := serve(t, r.bus, "a", nil)
+	var clients []*wire
+	for _, over := range []transport{overTCP, overWebSocket} {
+		for _, cfg := range []*tls.Config{cfg, old} {
+			for range 2 {
+				c, _ := r.overTLS(t, over, cfg, nil)
+				if a := c.handshake(hi("")); a.Code != 200 {
+					t.Fatalf("got %+v", a)
+				}
+				clients = append(clients, c)
+			}
+		}
+	}
+	busy, idle := 0, 1 // of each two
+	for i := busy; i < len(clients); i += 2 {
+		clients[i].send(request(7, "a.b", "in flight"))
+	}
+	var requests []asked
+	for range len(clients) / 2 {
+		requests = append(requests, s.next())
+	}
+	half, err := r.raw(t, overTCP) // in its TLS handshake
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all are connected", func() bool { return r.gate.secure.Load() == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	for i := idle; i < len(clients); i += 2 {
+		sentAway(t, clients[i])
+	}
+	for _, q := range requests {
+		echo(s, q)
+	}
+	for i := busy; i < len(clients); i += 2 {
+		if m := clients[i].message(); m.ID != 7 || string(m.Body) != "in flight" {
+			t.Errorf("client %d: got %+v", i, m)
+		}
+		sentAway(t, clients[i])
+	}
+	if b, err := io.ReadAll(half.conn); len(b) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("who has no keys yet got %q, %v", b, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// sentAway: the next is a Kick with a time to come back, and then nothing but the end.
+func sentAway(t *testing.T, c *wire) {
+	t.Helper()
+	p := c.next()
+	var k kickBody
+	if err := json.Unmarshal(p.Body, &k); err != nil || p.Type != codec.Kick || k.Code != kickDraining || k.RetryAfterMS <= 0 {
+		t.Errorf("got a %v %q, %v", p.Type, p.Body, err)
+	}
+	if p, err := c.read(); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the kick: got a %v, %v", p.Type, err)
+	}
+	if c.over == overWebSocket && c.closed != ws.StatusNormalClosure {
+		t.Errorf("the close frame has status %d", c.closed)
+	}
+	c.close()
 }
 
 // TestTLSRefused: who does not speak TLS, or not to this certificate, ends with a line

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/motto123/minigate/pkg/bench"
+	"github.com/motto123/minigate/pkg/dead"
 	"github.com/motto123/minigate/pkg/health"
 	"github.com/motto123/minigate/pkg/load"
 	"github.com/motto123/minigate/pkg/parts"
@@ -56,6 +57,7 @@ func newRoot() *cobra.Command {
 		loaded   load.Command
 		measured bench.Command
 		asked    health.Command
+		letters  dead.Command
 	)
 	root := &cobra.Command{
 		Use:   "minigate",
@@ -71,6 +73,15 @@ func newRoot() *cobra.Command {
 	initDB := command("init", "Create the database and its tables, where they are missing", cobra.NoArgs, served.InitDatabase, served.InitSettings)
 	initDB.PreRunE = check(served.CheckInit)
 	db.AddCommand(initDB)
+	died := &cobra.Command{Use: "dead", Short: "See what became a dead letter, and put it back or away", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return errors.New("dead: want a command: list, show, requeue or discard")
+	}}
+	died.AddCommand(
+		command("list", "Print a line for each dead letter", cobra.NoArgs, letters.List, letters.FilterSettings, letters.Settings),
+		command("show ID…", "Print all that is known of dead letters, with what is in them", cobra.MinimumNArgs(1), letters.Show, letters.ShowSettings, letters.Settings),
+		command("requeue [ID…]", "Put dead letters back into the queues where they were", cobra.ArbitraryArgs, letters.Requeue, letters.FilterSettings, letters.MoveSettings, letters.Settings),
+		command("discard [ID…]", "Throw dead letters away", cobra.ArbitraryArgs, letters.Discard, letters.FilterSettings, letters.MoveSettings, letters.Settings),
+	)
 	gate := command("gate", "Run a gate", cobra.NoArgs, graceful(&served, (*process.Config).RunGate), served.GateSettings)
 	gate.PreRunE = check(served.CheckGate)
 	worker := command("worker NAME…", "Run one or more workers: "+strings.Join(workers.Names(), ", "), cobra.ArbitraryArgs, graceful(&served, (*process.Config).RunWorkers), served.WorkerSettings)
@@ -80,6 +91,7 @@ func newRoot() *cobra.Command {
 		gate,
 		worker,
 		db,
+		died,
 		command("call ROUTE [JSON]", "Send one request and print its answer", cobra.RangeArgs(1, 2), client.Call, client.ClientSettings, client.CallSettings),
 		command("chat", "Chat in the terminal", cobra.NoArgs, client.Chat, client.ClientSettings, client.ChatSettings),
 		settings.Command(newRoot),

@@ -75,6 +75,9 @@ type Message struct {
 	// Items is how many requests, replies or pushes Body holds, for whoever counts;
 	// 0 where that has no meaning.
 	Items int
+	// Headers go with the message, for whoever reads a queue from outside; nil but
+	// for dead letters. A bus that is one process has no outside, and drops them.
+	Headers map[string]string
 }
 
 // Delivery is one message from a queue. Exactly one of Ack and Reject is to be
@@ -88,8 +91,10 @@ type Delivery struct {
 	// Redelivered says that somebody may have handled it before.
 	Redelivered bool
 	// Sent is when it was published, by the publisher's clock; zero where nobody
-	// says so.
+	// says so, and for what was a dead letter meanwhile.
 	Sent time.Time
+	// Headers are those of the broker's message, nil where it has none; see Letter.
+	Headers map[string]any
 
 	// Settle is set by the bus that delivers, and called by Ack and Reject.
 	Settle func(Settlement) error

@@ -124,8 +124,8 @@ type Events struct {
 type broker interface {
 	// publish returns when the broker has taken responsibility for the message.
 	publish(event string, m *message.Message) error
-	// bury publishes the dead letter of what came from q.
-	bury(q queue, l letter, m *message.Message) error
+	// bury publishes a dead letter, whose metadata say why, of what came from q.
+	bury(q queue, m *message.Message) error
 	// run keeps the broker usable until ctx ends: it declares the queues and then
 	// calls ready once. It returns nil when ctx ended.
 	run(ctx context.Context, queues []queue, ready func()) error

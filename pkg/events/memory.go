@@ -84,7 +84,7 @@ func (b *memory) connected() (publishing, consuming bool) {
 
 // bury has nowhere to keep a letter: its payload may be a secret, so the log
 // that the caller writes does not hold it either.
-func (b *memory) bury(queue, letter, *message.Message) error { return nil }
+func (b *memory) bury(queue, *message.Message) error { return nil }
 
 func (b *memory) run(ctx context.Context, _ []queue, ready func()) error {
 	ready()

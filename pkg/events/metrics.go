@@ -14,17 +14,17 @@ import (
 type measures struct {
 	families metrics.Families
 
-	published, handled, failed, retried, dead *metrics.Family
-	seconds, inFlight, connected              *metrics.Family
+	published, handled, failed, retried, dead, panics *metrics.Family
+	seconds, inFlight, connected                      *metrics.Family
 
 	outcomes bus.Outcomes // of publishings
 }
 
 // counts are those of one subscription.
 type counts struct {
-	handled, failed, retried, dead atomic.Uint64
-	running                        atomic.Int64
-	seconds                        *metrics.Histogram
+	handled, failed, retried, dead, panics atomic.Uint64
+	running                                atomic.Int64
+	seconds                                *metrics.Histogram
 }
 
 func newMeasures() *measures {
@@ -35,6 +35,7 @@ func newMeasures() *measures {
 	m.failed = f.Counter("minigate_events_failures_total", "Calls of a handler that failed.", "group", "event")
 	m.retried = f.Counter("minigate_events_retries_total", "Calls of a handler with an event that it had failed to take before.", "group", "event")
 	m.dead = f.Counter("minigate_events_dead_letters_total", "Events that became dead letters: they were poison, or failed too often.", "group", "event")
+	m.panics = f.Counter("minigate_events_panics_total", "Panics of handlers that were caught; each is a failure, too.", "group", "event")
 	m.seconds = f.Histogram("minigate_events_handler_seconds", "Time in the handler of an event, for each call.", "group", "event")
 	m.inFlight = f.Gauge("minigate_events_in_flight", "Handlers of events that run.", "group", "event")
 	m.connected = f.Gauge("minigate_events_connected", "1 while events can be published, and while they are consumed.", "connection")
@@ -54,6 +55,7 @@ func (e *Events) Collect(to chan<- prometheus.Metric) {
 		m.failed.Count(to, c.failed.Load(), s.group, s.event)
 		m.retried.Count(to, c.retried.Load(), s.group, s.event)
 		m.dead.Count(to, c.dead.Load(), s.group, s.event)
+		m.panics.Count(to, c.panics.Load(), s.group, s.event)
 		m.inFlight.Send(to, float64(c.running.Load()), s.group, s.event)
 		m.seconds.SendHistogram(to, c.seconds, s.group, s.event)
 	}

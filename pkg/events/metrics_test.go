@@ -50,6 +50,7 @@ func TestMetrics(t *testing.T) {
 			`minigate_events_failures_total{event="email.verification",group="one"} 2`,
 			`minigate_events_retries_total{event="email.verification",group="one"} 1`,
 			`minigate_events_dead_letters_total{event="email.verification",group="one"} 1`,
+			`minigate_events_panics_total{event="email.verification",group="one"} 0`,
 			`minigate_events_handler_seconds_count{event="email.verification",group="one"} 3`,
 			`minigate_events_in_flight{event="email.verification",group="one"} 0`,
 			`minigate_events_connected{connection="publishing"} 1`,

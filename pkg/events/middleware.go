@@ -4,33 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	pkgerrors "github.com/pkg/errors"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/stack"
 )
 
-// Metadata keys. All but metadataName and metadataID stand in dead letters only.
+// Metadata keys, beside those of bus.Letter, which a message has that was a dead
+// letter and was put back.
 const (
-	metadataName     = "name" // protobuf full name of the payload
-	metadataID       = "id"   // watermill's UUID, as an AMQP header
-	metadataReason   = "reason"
-	metadataEvent    = "event"
-	metadataGroup    = "group"
-	metadataAttempts = "attempts"
+	metadataName = "name" // protobuf full name of the payload
+	metadataID   = "id"   // watermill's UUID, as an AMQP header
+
+	// In this process, and no headers on the broker: how often the handler was called
+	// with the message, the stack of its last error, and when it was published, in
+	// Unix seconds.
+	metadataAttempts  = "this_attempts"
+	metadataStack     = "this_stack"
+	metadataPublished = "this_published"
 )
-
-// reasonLimit bounds a dead letter's reason in bytes: all headers together have
-// to fit into one AMQP frame, and a panic's text holds its stack.
-const reasonLimit = 4 << 10
-
-// letter is what stands on a dead letter.
-type letter struct{ reason, event, group, attempts string }
 
 // middleware is what a message passes on its way to the handler, outermost
 // first. ctx is the one whose end stops the router.
@@ -58,7 +58,6 @@ func (e *Events) middleware(ctx context.Context, s *subscription) []message.Hand
 		// dead letter can not be published, that is what is retried.
 		buryPermanent,
 		e.attempt(s),
-		middleware.Recoverer,
 	}
 }
 
@@ -101,7 +100,8 @@ func release(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// attempt counts attempts and logs each failure.
+// attempt counts attempts, logs each failure, and keeps its stack for the letter
+// that the message may become. A panic is a failure.
 func (e *Events) attempt(s *subscription) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(m *message.Message) ([]*message.Message, error) {
@@ -113,24 +113,41 @@ func (e *Events) attempt(s *subscription) message.HandlerMiddleware {
 			}
 			s.counts.running.Add(1)
 			began := time.Now()
-			out, err := next(m)
+			out, panicked, err := call(next, m)
 			s.counts.seconds.Took(time.Since(began))
 			s.counts.running.Add(-1)
 			if err == nil {
 				s.counts.handled.Add(1)
-			} else {
-				s.counts.failed.Add(1)
-				e.log.WithFields(requestOf(m)).WithFields(logrus.Fields{
-					"event": s.event, "group": s.group, "id": m.UUID, "attempt": n, logrus.ErrorKey: err,
-				}).Warn("events: handler failed")
+				return out, nil
 			}
+			s.counts.failed.Add(1)
+			fields := logrus.Fields{"event": s.event, "group": s.group, "id": m.UUID, "attempt": n, logrus.ErrorKey: err}
+			from := bus.Clip(stack.Of(err), bus.MaxStack)
+			if panicked {
+				s.counts.panics.Add(1)
+				fields["stack"] = from // of other errors it is logged once, with the dead letter
+			}
+			m.Metadata.Set(metadataStack, from)
+			e.log.WithFields(requestOf(m)).WithFields(fields).Warn("events: handler failed")
 			return out, err
 		}
 	}
 }
 
-// grave is the publisher of watermill's poison queue. It puts our headers in
-// place of watermill's.
+// call calls a handler and makes a panic an error, with the stack of where it
+// happened: the deferred function runs on top of it.
+func call(h message.HandlerFunc, m *message.Message) (out []*message.Message, panicked bool, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			out, panicked, err = nil, true, pkgerrors.Errorf("panic: %v", reason)
+		}
+	}()
+	out, err = h(m)
+	return out, false, err
+}
+
+// grave is the publisher of watermill's poison queue. It puts the headers of
+// bus.Letter in place of watermill's, and of those of an earlier death.
 type grave struct {
 	events *Events
 	queue  queue
@@ -139,47 +156,47 @@ type grave struct {
 
 func (g grave) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
-		l := letter{
-			reason:   clip(m.Metadata.Get(middleware.ReasonForPoisonedKey), reasonLimit),
-			event:    g.queue.event,
-			group:    g.queue.group,
-			attempts: m.Metadata.Get(metadataAttempts),
+		attempts, _ := strconv.Atoi(m.Metadata.Get(metadataAttempts)) // set by attempt
+		l := bus.Letter{
+			Reason:   m.Metadata.Get(middleware.ReasonForPoisonedKey),
+			Stack:    m.Metadata.Get(metadataStack),
+			Event:    g.queue.event,
+			Group:    g.queue.group,
+			Attempts: attempts,
 		}
+		l.DiedAgain(bus.ReadLetter(m.Metadata.Get), time.Now())
 		dead := message.NewMessage(m.UUID, m.Payload)
 		for key, value := range m.Metadata {
 			switch key {
 			case middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey,
-				middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey:
+				middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey, metadataAttempts, metadataStack:
 			default:
-				dead.Metadata.Set(key, clip(value, reasonLimit))
+				dead.Metadata.Set(key, bus.Clip(value, bus.MaxReason))
 			}
 		}
+		for _, key := range bus.LetterHeaders {
+			delete(dead.Metadata, key)
+		}
+		maps.Copy(dead.Metadata, l.Headers())
 		// Not the message's context: it may have ended with the subscription.
 		ctx, cancel := context.WithTimeout(context.Background(), g.events.config.PublishTimeout)
 		dead.SetContext(ctx)
-		err := g.events.broker.bury(g.queue, l, dead)
+		err := g.events.broker.bury(g.queue, dead)
 		cancel()
 		if err != nil {
 			return err
 		}
 		g.counts.dead.Add(1)
-		g.events.log.WithFields(requestOf(m)).WithFields(logrus.Fields{
-			"event": l.event, "group": l.group, "id": m.UUID, "attempts": l.attempts, "reason": l.reason,
-		}).Error("events: message is a dead letter")
+		fields := logrus.Fields{
+			"event": l.Event, "group": l.Group, "id": m.UUID, "attempts": l.Attempts, "reason": bus.Clip(l.Reason, bus.MaxReason),
+		}
+		if l.Stack != "" {
+			fields["stack"] = l.Stack
+		}
+		g.events.log.WithFields(requestOf(m)).WithFields(fields).Error("events: message is a dead letter")
 	}
 	return nil
 }
 
 // Close has nothing to close: the broker outlives the router.
 func (grave) Close() error { return nil }
-
-// clip cuts s to at most n bytes of valid UTF-8.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return strings.ToValidUTF8(s, "\uFFFD")
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return strings.ToValidUTF8(s[:n], "\uFFFD")
-}

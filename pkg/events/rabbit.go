@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -52,11 +53,7 @@ func (r *rabbit) publish(event string, m *message.Message) error {
 	return r.send(r.config.Topology.EventExchange(), event, m)
 }
 
-func (r *rabbit) bury(q queue, l letter, m *message.Message) error {
-	m.Metadata.Set(metadataReason, l.reason)
-	m.Metadata.Set(metadataEvent, l.event)
-	m.Metadata.Set(metadataGroup, l.group)
-	m.Metadata.Set(metadataAttempts, l.attempts)
+func (r *rabbit) bury(q queue, m *message.Message) error {
 	return r.send(r.config.Topology.DeadExchange(), r.config.Topology.EventQueue(q.group, q.event), m)
 }
 
@@ -134,12 +131,17 @@ func (Marshaler) Marshal(m *message.Message) (amqp.Publishing, error) {
 		headers[key] = value
 	}
 	headers[metadataID] = m.UUID
+	published := time.Now()
+	if s, err := strconv.ParseInt(m.Metadata.Get(metadataPublished), 10, 64); err == nil {
+		published = time.Unix(s, 0) // of what is published once more, as a dead letter
+	}
+	delete(headers, metadataPublished)
 	return amqp.Publishing{
 		Headers:      headers,
 		ContentType:  "application/x-protobuf",
 		DeliveryMode: amqp.Persistent,
 		MessageId:    m.UUID,
-		Timestamp:    time.Now(),
+		Timestamp:    published,
 		Body:         m.Payload,
 	}, nil
 }
@@ -168,7 +170,9 @@ func (Marshaler) Unmarshal(d amqp.Delivery) (*message.Message, error) {
 		}
 		metadata[key] = text
 	}
-	delete(metadata, metadataAttempts) // of an earlier life as a dead letter
+	if !d.Timestamp.IsZero() {
+		metadata[metadataPublished] = strconv.FormatInt(d.Timestamp.Unix(), 10)
+	}
 	m := message.NewMessage(id, d.Body)
 	m.Metadata = metadata
 	return m, nil

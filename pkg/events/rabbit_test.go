@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	pkgerrors "github.com/pkg/errors"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/motto123/minigate/pkg/bus"
@@ -62,7 +63,7 @@ func TestDeadLetterOnTheBroker(t *testing.T) {
 		}
 	}
 	reason, _ := d.Headers["reason"].(string)
-	if !strings.Contains(reason, "panic") || len(reason) > reasonLimit {
+	if !strings.HasPrefix(reason, "panic: long") || strings.Contains(reason, "goroutine") || len(reason) > bus.MaxReason {
 		t.Errorf("reason has %d bytes: %.80s", len(reason), reason)
 	}
 	if d.RoutingKey != c.Topology.EventQueue("one", "email.verification") || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
@@ -70,6 +71,81 @@ func TestDeadLetterOnTheBroker(t *testing.T) {
 	}
 	if !bytes.Contains(d.Body, []byte("42")) {
 		t.Error("the dead letter has lost its payload")
+	}
+}
+
+// The stack stands apart from the reason: that of a panic, and that of an error
+// which has one. A letter that is put back and dies again tells of both deaths, and
+// of the attempts of its last life.
+func TestDeadLetterTellsWhere(t *testing.T) {
+	c := config(t, rabbitURL(t))
+	e, log := newEvents(t, c)
+	fail := make(chan func() error, 10)
+	Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error { return (<-fail)() }, Retries(1))
+	run(t, e)
+	var again amqp.Delivery
+	for _, x := range []struct {
+		name          string
+		fail          func() error
+		reason, stack string
+	}{
+		{"panic", func() error { panic("oh no") }, "panic: oh no", "TestDeadLetterTellsWhere"},
+		{"error with a stack", func() error { return fmt.Errorf("send: %w", pkgerrors.New("451 try later")) }, "send: 451 try later", "TestDeadLetterTellsWhere"},
+		{"error without one", func() error { return errors.New("550 no such user") }, "550 no such user", ""},
+	} {
+		fail <- func() error { panic("of the first attempt") }
+		fail <- x.fail
+		publish(t, e, mail("42"))
+		again = get(t, c.Topology.DeadQueue())
+		stack, _ := again.Headers["stack"].(string)
+		if again.Headers["reason"] != x.reason || !strings.Contains(stack, x.stack) || (stack == "") != (x.stack == "") {
+			t.Errorf("%s: reason %q, stack %q", x.name, again.Headers["reason"], stack)
+		}
+	}
+	if n := e.subscriptions[0].counts.panics.Load(); n != 4 {
+		t.Errorf("%d panics were counted, want 4", n)
+	}
+	for line := range strings.Lines(log.String()) {
+		// Of a panic at once, of what else has one with the letter.
+		with := strings.Contains(line, "panic") || strings.Contains(line, "451") && strings.Contains(line, "is a dead letter")
+		if strings.Contains(line, "TestDeadLetterTellsWhere") != with {
+			t.Errorf("a stack in the log: want %v in %s", with, line)
+		}
+	}
+
+	text := func(name string) string {
+		s, _ := again.Headers[name].(string)
+		return s
+	}
+	died := bus.ReadLetter(text)
+	if died.Deaths != 1 || time.Since(died.First) > patience || !died.First.Equal(died.Last) || died.Attempts != 2 {
+		t.Errorf("the first death: %+v", died)
+	}
+	if again.Timestamp.IsZero() {
+		t.Error("the letter does not say when the event was published")
+	}
+	again.Headers["stack"] = "of an earlier life"
+	again.Headers["kept"] = "by whoever put it there"
+	withChannel(t, func(channel *amqp.Channel) {
+		p := amqp.Publishing{Headers: again.Headers, MessageId: again.MessageId, Body: again.Body, Timestamp: time.Unix(1_700_000_000, 0)}
+		if err := channel.PublishWithContext(t.Context(), "", again.RoutingKey, true, false, p); err != nil {
+			t.Fatal(err)
+		}
+	})
+	fail <- func() error { return Permanent(errors.New("421 closed")) }
+	id := again.MessageId
+	again = get(t, c.Topology.DeadQueue())
+	twice := bus.ReadLetter(text)
+	if twice.Deaths != 2 || !twice.First.Equal(died.First) || !twice.Last.After(died.First) || twice.Attempts != 1 || twice.Reason != "421 closed" || twice.Stack != "" {
+		t.Errorf("the second death: %+v", twice)
+	}
+	if again.MessageId != id || again.Timestamp.Unix() != 1_700_000_000 || text("kept") == "" || text("name") != "email.Verification" {
+		t.Errorf("the letter has lost something: %v", again.Headers)
+	}
+	for name := range again.Headers {
+		if strings.HasPrefix(name, "this_") || strings.HasSuffix(name, "_poisoned") {
+			t.Errorf("header %s is on the broker", name)
+		}
 	}
 }
 

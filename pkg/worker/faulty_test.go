@@ -54,8 +54,13 @@ func (p *faultyPublisher) Publish(m bus.Message, done func(error)) {
 	err, held := p.bus.err, p.bus.held
 	p.bus.mu.Unlock()
 	if held != nil {
+		p.waiting.Add(1) // before Close, which the confirm may come after
 		p.Publisher.Publish(m, func(err error) {
-			p.waiting.Go(func() { <-held; done(err) })
+			go func() {
+				defer p.waiting.Done()
+				<-held
+				done(err)
+			}()
 		})
 		return
 	}

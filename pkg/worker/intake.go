@@ -33,6 +33,7 @@ type intake struct {
 	acks   *settler
 	gates  map[string]gateName
 	answer func(gate string) // a gate asks who is here
+	dead   bus.Publisher     // of dead letters
 }
 
 // gateName is a gate as it stands in envelopes, in strings that do not keep an
@@ -55,7 +56,7 @@ func (in *intake) handle(d bus.Delivery) {
 	case err != nil:
 		w.stats.malformed.Add(1)
 		w.log.WithField("key", d.Key).Errorf("envelope dead-lettered: %+v", err)
-		in.acks.put(e, bus.DeadLetter)
+		in.bury(e, err)
 	case announce != "":
 		in.answer(announce)
 		in.acks.put(e, bus.Acked)
@@ -67,6 +68,34 @@ func (in *intake) handle(d bus.Delivery) {
 			in.acks.done(c.envelope)
 		}
 	}
+}
+
+// bury publishes the dead letter of an envelope itself, because a reject can not
+// carry the reason, and acks the envelope when the broker has confirmed the letter.
+// A process that dies in between leaves the envelope to the next replica, and then
+// its letter is there twice. Where the letter can not be published, the broker
+// makes one, without a reason.
+func (in *intake) bury(e *envelope, cause error) {
+	d := &e.delivery
+	t, before := in.w.cfg.Topology, d.Letter()
+	letter := bus.Letter{Reason: cause.Error(), Route: before.Route, Attempts: 1}
+	if d.Exchange == t.RequestExchange() { // and not put back into the queue, by its name
+		letter.Route = d.Key
+	}
+	letter.DiedAgain(before, time.Now())
+	in.dead.Publish(bus.Message{
+		Exchange:   t.DeadExchange(),
+		Key:        t.WorkerQueue(in.w.service),
+		Body:       d.Body,
+		Persistent: true,
+		Headers:    letter.Headers(),
+	}, func(err error) {
+		as := bus.Acked
+		if err != nil {
+			as = bus.DeadLetter
+		}
+		in.acks.put(e, as)
+	})
 }
 
 // maxCalls bounds the calls that are made in one piece of memory, all of which stays

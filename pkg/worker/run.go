@@ -61,6 +61,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		w: w, base: base, lanes: lanes, acks: acks,
 		gates:  make(map[string]gateName),
 		answer: announcer.tellGate,
+		dead:   publisher,
 	}
 	// giveUp ends what is not finished, in the order in which one feeds the next.
 	giveUp := sync.OnceFunc(func() {

@@ -193,29 +193,7 @@ func TestMalformedEnvelopesAreDeadLettered(t *testing.T) {
 	b := newMem(t)
 	w, log := service(t, b, "game", func(w *Worker) { with(w, "game.move") })
 	g := newGate(t, b, bus.NewTopology(""), "g1")
-	dead := make(chan bus.Delivery, 8)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- b.Consume(ctx, bus.Consumer{
-			Queue: bus.Queue{
-				Name:     g.topology.DeadQueue(),
-				Bindings: []bus.Binding{{Exchange: g.topology.DeadExchange(), Key: "#"}},
-			},
-			Handle: func(d bus.Delivery) {
-				if err := d.Ack(); err != nil {
-					t.Errorf("ack: %v", err)
-				}
-				dead <- d
-			},
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("consume the dead: %v", err)
-		}
-	})
+	dead := deadOf(t, b, g.topology)
 	header := bus.AppendHeader(nil, bus.Header{Gate: "g1", Route: "game.move"})
 	good := bus.AppendRequest(slices.Clone(header), &bus.Request{Session: 1, Sequence: 1, User: 1})
 	for what, body := range map[string][]byte{
@@ -225,13 +203,8 @@ func TestMalformedEnvelopesAreDeadLettered(t *testing.T) {
 		"good, then junk": append(slices.Clone(good), 0xff),
 	} {
 		g.publish("game.move", body)
-		select {
-		case d := <-dead:
-			if string(d.Body) != string(body) {
-				t.Errorf("%s: another body is dead", what)
-			}
-		case <-time.After(wait):
-			t.Fatalf("%s: not dead-lettered", what)
+		if d := nextOf(t, dead); string(d.Body) != string(body) {
+			t.Errorf("%s: another body is dead", what)
 		}
 	}
 	if s := w.Stats(); s.Malformed != 4 || s.Handled != 0 {

@@ -74,10 +74,20 @@ func (a *acks) track(d *amqp.Delivery) bus.Delivery {
 		Body:        d.Body,
 		Redelivered: d.Redelivered,
 		Sent:        sent,
+		Headers:     d.Headers,
 		Settle:      func(s bus.Settlement) error { return a.settle(n, tag, s) },
+	}
+	if len(d.Headers) > 0 && wasDead(&delivery) {
+		delivery.Sent = time.Time{} // how long it was dead says nothing about the way
 	}
 	a.meter.Delivered(&delivery)
 	return delivery
+}
+
+// wasDead says that somebody put a dead letter back into its queue.
+func wasDead(d *bus.Delivery) bool {
+	_, byBroker := d.Headers["x-death"]
+	return byBroker || d.Letter().Deaths > 0
 }
 
 func (a *acks) occupy(tag uint64) int {

@@ -231,6 +231,12 @@ func (p *publisher) write(c *channel, m bus.Message, u *unconfirmed) {
 		u.number = p.next
 	}
 	out.MessageId = messageID(u.number, u.began)
+	if len(m.Headers) > 0 {
+		out.Headers = make(amqp.Table, len(m.Headers))
+		for name, text := range m.Headers {
+			out.Headers[name] = text
+		}
+	}
 	confirm, err := c.amqp.PublishWithDeferredConfirm(m.Exchange, m.Key, !m.Optional, false, out)
 	switch {
 	case err == nil:

@@ -143,6 +143,5 @@ func (c colors) in(code, text string) string {
 func (c colors) bold(s string) string { return c.in("1", s) }
 func (c colors) dim(s string) string  { return c.in("2", s) }
 func (c colors) bad(s string) string  { return c.in("31", s) }
-func (c colors) good(s string) string { return c.in("32", s) }
 func (c colors) warn(s string) string { return c.in("33", s) }
 func (c colors) name(s string) string { return c.in("36", s) }

@@ -84,6 +84,7 @@ type bench struct {
 
 	profiles, profiled string   // while profiles are taken: folder, and the load's name
 	variables          []string // of the gates' environment
+	tape               bool     // is on
 }
 
 // Run measures everything, and ends what it has started.
@@ -107,7 +108,7 @@ func Run(ctx context.Context, cfg Config) (report *Report, err error) {
 		return nil, fmt.Errorf("bench: got a duration of %v and %d connections, want more than 0", b.Duration, b.Connections)
 	}
 	parts := []func(context.Context) error{
-		b.broker, b.echoes, b.paths, b.sturdy, b.embedded, b.scale, b.overload, b.collector, b.growth, b.pushes, b.profile,
+		b.broker, b.echoes, b.paths, b.sturdy, b.embedded, b.scale, b.overload, b.taped, b.collector, b.growth, b.pushes, b.profile,
 	}
 	if b.Million {
 		if b.Sessions <= 0 || b.Hold <= 0 || b.Over != "tcp" && b.Over != "websocket" {
@@ -145,6 +146,7 @@ const (
 	groupMem      = "the same on the bus in memory, in one process"
 	groupScale    = "several gates and workers, over TCP"
 	groupLoad     = "latency over load: requests at a fixed rate, over TCP"
+	groupTape     = "the tape: workers record what they take and answer, over TCP"
 	groupGC       = "settings of the garbage collector of a gate, over TCP"
 	groupIdle     = "idle sessions"
 	groupPush     = "push of 200 bytes to a group, over WebSocket"

@@ -44,7 +44,7 @@ func (b *bench) startGate(ctx context.Context, args ...string) (*gateProcess, er
 	p, err := b.startWith(b.variables, "gate", append([]string{
 		"gate", "--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json",
 		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0",
-		"--admin", "", // a million sessions need more gates than there are default ports
+		"--admin", "",
 	}, args...)...)
 	if err != nil {
 		return nil, err
@@ -71,8 +71,12 @@ func (p *process) gateReady(ctx context.Context) (*gateProcess, error) {
 }
 
 func (b *bench) startWorker(names ...string) (*process, error) {
-	return b.start("worker", append(append([]string{"worker"}, names...),
-		"--rabbitmq", b.RabbitMQ, "--prefix", b.prefix, "--log-format", "json", "--admin", "")...)
+	admin := "" // a million sessions need more processes than there are default ports
+	if b.tape {
+		admin = "127.0.0.1:0" // which is asked what is on the tape
+	}
+	return b.start("worker", append(append([]string{"worker"}, names...), "--rabbitmq", b.RabbitMQ, "--prefix", b.prefix,
+		"--log-format", "json", "--admin", admin, fmt.Sprint("--tape=", b.tape))...)
 }
 
 // startPath starts so many gates and echo workers, and waits until all workers
@@ -193,7 +197,7 @@ func (b *bench) embedded(ctx context.Context) error {
 	if err := l.Close(); err != nil {
 		return fmt.Errorf("bench: port of minigate dev: %w", err)
 	}
-	p, err := b.start("dev", "dev", "--data", folder, "--log-format", "json", "--auth-grpc", auth,
+	p, err := b.start("dev", "dev", "--data", folder, "--log-format", "json", "--auth-grpc", auth, "--tape=false",
 		"--max-requests-per-second", "0", "--gate-tcp", "127.0.0.1:0", "--gate-websocket", "127.0.0.1:0", "--gate-grpc", "127.0.0.1:0")
 	if err != nil {
 		return err

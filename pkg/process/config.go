@@ -42,8 +42,10 @@ type Config struct {
 	Admin        admin.Config
 	Traces       otlp.Config
 	Workers      workers.Process
-	Data         string // the folder of a process that has everything in it
-	Production   bool   // see CheckGate and CheckWorkers
+	Tape         TapeConfig // of workers, in a stream of RabbitMQ
+	DevTape      TapeConfig // of a process that has everything in it, in its folder
+	Data         string     // the folder of a process that has everything in it
+	Production   bool       // see CheckGate and CheckWorkers
 
 	Ending *parts.Ending // may hurry the end of the process
 
@@ -69,6 +71,7 @@ func (c *Config) WorkerSettings(s settings.Set) {
 	c.Workers.WorkerSettings(s.Group("Workers"))
 	c.Workers.AuthSettings(s.Group("Auth worker").Of("auth"))
 	c.authSettings(s.Of("chat"))
+	c.Tape.settings(s.Of(taped...), streamSize)
 	c.Workers.EmailSettings(s.Group("Email worker").Of("email"))
 	c.GRPC.Settings(s.Group("Calls between services"))
 	c.productionSettings(s)
@@ -81,6 +84,7 @@ func (c *Config) DevSettings(s settings.Set) {
 	c.Gate.Settings(s.Group("Gate"))
 	c.Workers.WorkerSettings(s.Group("Workers"))
 	c.Workers.AuthSettings(s.Group("Auth worker"))
+	c.DevTape.settings(s, folderSize)
 	c.Admin.Settings(s.Group("Admin"))
 	c.Traces.Settings(s.Group("Traces"))
 	c.Gate.TraceSettings(s.Group("Traces"))

@@ -38,6 +38,7 @@ type process struct {
 	embedded bool
 	stores   bool // has a worker with a database and ids of its own
 	holds    bool // is a gate alone: holds clients, and asks others to answer them
+	tapes    bool // has a worker whose requests are recorded
 }
 
 // run opens what open says, starts workers and a gate, and ends everything in
@@ -51,6 +52,7 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	p.Parts = parts.New()
 	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
 	p.holds = withGate && len(names) == 0
+	p.tapes = slices.ContainsFunc(names, func(name string) bool { return slices.Contains(taped, name) })
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
 	if err = p.observe(serviceOf(names, withGate)); err == nil {
@@ -98,7 +100,10 @@ func connect(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	p.Parts.Closing("RabbitMQ", b)
-	return p.use(b)
+	if err := p.use(b); err != nil || !p.tapes || !p.Tape.On {
+		return err
+	}
+	return p.recordStream()
 }
 
 // embed opens the same in this process, with its data in a folder.
@@ -119,6 +124,11 @@ func embed(ctx context.Context, p *process) (err error) {
 	p.embedded, p.RabbitMQ = true, ""
 	if err := p.use(b); err != nil {
 		return err
+	}
+	if p.DevTape.On {
+		if err := p.recordFolder(); err != nil {
+			return err
+		}
 	}
 	return sqldb.Init(ctx, p.DB, p.Schema)
 }

@@ -21,6 +21,7 @@ type codec struct {
 	newIn   func() proto.Message
 	text    protoreflect.FieldDescriptor // the first string field; nil for none
 	nothing proto.Message                // the answer of a handler that has none
+	secret  bool                         // there are sensitive fields in the input
 }
 
 func (c *codec) wrap(next HandlerFunc) HandlerFunc {
@@ -77,10 +78,15 @@ func (c *codec) decode(raw *Raw) (proto.Message, error) {
 }
 
 func (c *codec) decodeJSON(data []byte, m proto.Message) error {
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, m); err != nil {
-		return status.Errorf(codes.InvalidArgument, "the data is not %s in JSON: %s", c.inName, plain(err))
+	err := protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = status.Errorf(codes.InvalidArgument, "the data is not %s in JSON: %s", c.inName, plain(err))
+	if c.secret {
+		return &quoting{err}
+	}
+	return err
 }
 
 // plain is what protojson says, without the name of the module at its front and

@@ -19,6 +19,7 @@ type route struct {
 	codec   Middleware  // nil for raw handlers and acks
 	inName  string      // what the codec wants; empty where there is none
 	checks  Middleware  // nil where the input has no rules
+	secrets *secrets    // nil where input and answer have none
 	serve   HandlerFunc // all of it, made by Run
 
 	measured *measured
@@ -53,11 +54,14 @@ func Handle[In, Out any, PIn interface {
 		text:    firstString(descriptor),
 		nothing: POut(new(Out)),
 	}
+	s := secretsOf(c)
+	c.secret = s != nil && s.in
 	w.add(w.routes, &route{
-		name:   name,
-		codec:  c.wrap,
-		inName: c.inName,
-		checks: w.rulesOf(PIn(new(In))),
+		name:    name,
+		codec:   c.wrap,
+		inName:  c.inName,
+		checks:  w.rulesOf(PIn(new(In))),
+		secrets: s,
 		handler: func(ctx context.Context, in any) (any, error) {
 			message, ok := in.(PIn)
 			if !ok {

@@ -190,6 +190,9 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 		}
 		return nil, strings.Clone(header.Gate), nil
 	}
+	if w.cfg.Tape != nil && rt != nil {
+		w.record(e, rt)
+	}
 	return first, "", nil
 }
 

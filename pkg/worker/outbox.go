@@ -77,20 +77,16 @@ func newOutbox(p bus.Publisher, exchange string, stats *counters, settled func(*
 	return o
 }
 
-// reply sends the answer to a request. Where too much waits, the handler that
+// reply sends the answer to a request, which is in the buffer as an item of an
+// envelope; span, if there is one, ends with it. Where too much waits, the handler that
 // calls it waits too.
-func (o *outbox) reply(c *call, r *bus.Reply) {
+func (o *outbox) reply(c *call, b *buffer, span trace.Span) {
 	p, ok := parcels.Get().(*parcel)
 	if !ok {
 		p = new(parcel)
 	}
 	p.key, p.envelope, p.deadline = c.envelope.key, c.envelope, c.deadline
-	if c.caller.trace != nil {
-		p.span, r.Trace = o.traceReply(c, r)
-	}
-	p.buffer = newBuffer()
-	p.buffer.b = bus.AppendReply(p.buffer.b[:0], r)
-	p.item = p.buffer.b
+	p.buffer, p.item, p.span = b, b.b, span
 	err := o.settleDown(c)
 	if err == nil {
 		err = o.add(c, p)

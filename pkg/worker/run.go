@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pkg/errors"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	wire "github.com/motto123/minigate/codec"
@@ -181,7 +182,7 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	if late || c.caller.Type != Request {
 		acks.done(e)
 	} else {
-		w.answer(out, c, answer, err)
+		w.answer(out, c, begun.Add(took), answer, err)
 	}
 	c.finish()
 	if c.caller.trace != nil {
@@ -196,8 +197,8 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	}
 }
 
-// answer sends what a handler returned, or its error.
-func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
+// answer sends what a handler returned at a time, or its error.
+func (w *Worker) answer(out *outbox, c *call, at time.Time, answer any, err error) {
 	reply := bus.Reply{
 		Session:  c.caller.Session.ID,
 		Sequence: c.caller.Sequence,
@@ -220,7 +221,16 @@ func (w *Worker) answer(out *outbox, c *call, answer any, err error) {
 		reply.DataType, reply.Data = uint8(raw.DataType), raw.Data
 		reply.Name = append(c.name[:0], raw.Name...)
 	}
-	out.reply(c, &reply)
+	var span trace.Span
+	if c.caller.trace != nil {
+		span, reply.Trace = out.traceReply(c, &reply)
+	}
+	b := newBuffer()
+	b.b = bus.AppendReply(b.b[:0], &reply)
+	if w.cfg.Tape != nil {
+		w.recordReply(c, at, &reply, b.b, err)
+	}
+	out.reply(c, b, span)
 }
 
 func (w *Worker) fill(reply *bus.Reply, c *call, problem *commonpb.Error) {

@@ -196,7 +196,7 @@ func TestTheTraceOfAContext(t *testing.T) {
 	c := &call{parent: t.Context(), caller: Caller{Session: Session{Gate: "g", ID: 5}, Sequence: 7}}
 	c.belongs(ofGate(1))
 	<-c.closedSoon()
-	for name, ctx := range map[string]context.Context{"itself": c, "a child": context.WithValue(c, struct{}{}, 1)} {
+	for name, ctx := range map[string]context.Context{"itself": c, "a child": context.WithoutCancel(c)} {
 		if got := trace.SpanContextFromContext(ctx); got.TraceID().String() != traceOfGate {
 			t.Errorf("%s: the trace is %v", name, got.TraceID())
 		}

@@ -69,6 +69,9 @@ type Config struct {
 	// MaxGates bounds the gRPC connections to gates, 256 where it is 0.
 	MaxGates int
 
+	// Tape, if set, records requests and replies.
+	Tape Tape
+
 	// Log takes a *logrus.Logger or *logrus.Entry; logrus' standard logger where it
 	// is nil.
 	Log logrus.FieldLogger

@@ -36,6 +36,13 @@ type Command struct {
 	GRPC              grpcauth.Config
 }
 
+// Examples are for the command's help.
+const Examples = `  minigate worker chat --prefix shadow                        the worker on a desk that gets the requests
+  minigate replay --to shadow --since 1h --route 'chat.*'     of the last hour
+  minigate replay --to shadow bug.tape --ignore sent_at       what minigate tail has saved
+  minigate replay --to shadow --user 42 --dry-run             only say what would be sent
+  minigate replay --to shadow --dead                          requests that became dead letters`
+
 // Settings declares the settings of the command.
 func (c *Command) Settings(s settings.Set) {
 	c.Which.Settings(s.Group("Which requests"))

@@ -22,6 +22,13 @@ type Command struct {
 	Save     string
 }
 
+// Examples are for the command's help.
+const Examples = `  minigate tail                                          what happens now
+  minigate tail --since 10m --user 42 --full             what a user sent, and what was answered
+  minigate tail --no-follow --route 'chat.*' --errors    all that failed
+  minigate tail --since 1h --slow 50ms --json            for other programs
+  minigate tail --since 1h --user 42 --save bug.tape     to keep, and for minigate replay`
+
 // Settings declares the settings of the command.
 func (c *Command) Settings(s settings.Set) {
 	c.Which.Settings(s.Group("Which requests"))

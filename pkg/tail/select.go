@@ -12,6 +12,7 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tape"
+	"github.com/motto123/minigate/pkg/tape/stream"
 )
 
 // Where are the settings that say which tape is read.
@@ -19,6 +20,8 @@ type Where struct {
 	RabbitMQ string // a URL
 	Prefix   string // of the installation
 	Tape     string // the folder of a process that embeds everything
+
+	given func(name string) bool // on the command line
 }
 
 const (
@@ -30,32 +33,41 @@ const (
 func (w *Where) Settings(s settings.Set) {
 	s.SecretURL(&w.RabbitMQ, "rabbitmq", defaultRabbitMQ, "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	s.Text(&w.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
-	s.Text(&w.Tape, "tape", defaultTape, "folder of the tape of minigate dev, which is read where it exists and neither rabbitmq nor prefix is set; nothing is never")
+	s.Text(&w.Tape, "tape", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
+	w.given = s.Changed
 }
 
 // Topology gives the names of the installation.
 func (w *Where) Topology() bus.Topology { return bus.NewTopology(w.Prefix) }
 
-// Open opens the tape: a saved file where one is named, else the folder of minigate
-// dev where there is one and nobody has said that a broker is meant, else the broker's
-// stream. It also says in words which.
+// Open opens the tape: a saved file where one is named, else the folder that is set, else
+// that of minigate dev where there is one and nobody has said that a broker is meant, else
+// the broker's stream. It also says in words which.
 func (w *Where) Open(file string) (tape.Source, string, error) {
-	if file != "" {
-		source, err := tape.OpenFile(file)
-		return source, file, err
+	name := file
+	if file == "" {
+		file, name = w.Tape, w.Tape
 	}
-	if w.Tape != "" && w.Tape != defaultTape {
-		source, err := tape.OpenFile(w.Tape)
-		return source, w.Tape, err
-	}
-	if w.Tape != "" && w.RabbitMQ == defaultRabbitMQ && w.Topology().Prefix() == bus.DefaultPrefix {
-		if stat, err := os.Stat(w.Tape); err == nil && stat.IsDir() {
-			source, err := tape.OpenFile(w.Tape)
-			return source, w.Tape + ", the tape of minigate dev", err
+	if file == "" && !w.brokerMeant() {
+		if stat, err := os.Stat(defaultTape); err == nil && stat.IsDir() {
+			file, name = defaultTape, defaultTape+", the tape of minigate dev"
 		}
 	}
-	source, err := openStream(w.RabbitMQ, w.Topology())
-	return source, "the tape of " + w.Topology().Prefix() + " on RabbitMQ", err
+	if file != "" {
+		source, err := tape.OpenFile(file)
+		return source, name, err
+	}
+	source, err := stream.Open(w.RabbitMQ, w.Topology())
+	if err != nil {
+		return nil, "", err
+	}
+	source.Report = func(err error) { fmt.Fprintln(os.Stderr, "trying again:", err) }
+	return source, "the tape of " + w.Topology().Prefix() + " on RabbitMQ", nil
+}
+
+// brokerMeant reports whether somebody has said which broker or which installation.
+func (w *Where) brokerMeant() bool {
+	return w.RabbitMQ != defaultRabbitMQ || w.Prefix != bus.DefaultPrefix || w.given("rabbitmq") || w.given("prefix")
 }
 
 // Which are the settings that say which calls of a tape are meant.

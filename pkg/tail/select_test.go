@@ -116,7 +116,9 @@ func TestTheTapeThatIsMeant(t *testing.T) {
 	opens(defaultTape, "")
 	opens("tape of shadow on RabbitMQ", "", "--prefix", "shadow")
 	opens("RabbitMQ", "", "--rabbitmq", "amqp://someone:secret@127.0.0.1:1/")
-	opens("RabbitMQ", "", "--tape", "")
+	opens("RabbitMQ", "", "--rabbitmq", defaultRabbitMQ)
+	opens(defaultTape, "", "--rabbitmq", "amqp://127.0.0.1:1/", "--tape", defaultTape)
+	opens(file, file, "--tape", folder)
 	c, _ := set("--tape", "absent")
 	if _, _, err := c.Where.Open(""); err == nil {
 		t.Error("a folder that is not there is opened")

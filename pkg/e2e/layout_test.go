@@ -31,7 +31,7 @@ type rule struct {
 }
 
 var (
-	clients  = []string{"pkg/client", "pkg/terminal", "pkg/load", "pkg/bench"}
+	clients  = []string{"pkg/client", "pkg/terminal", "pkg/load", "pkg/bench", "pkg/tail", "pkg/replay"}
 	carriers = []string{"pkg/bus/rabbit", "pkg/bus/mem"}
 )
 
@@ -67,6 +67,10 @@ var rules = map[string]rule{
 	"pkg/proxyprotocol": {own: []string{"pkg/settings"}},
 	"pkg/grpcauth":      {own: []string{"pkg/certificates", "pkg/settings"}},
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
+	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
+	"pkg/replay": {own: []string{
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape",
+	}},
 	"pkg/bench": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/worker",
 	}},

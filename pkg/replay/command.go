@@ -171,8 +171,8 @@ func (c *Command) send(ctx context.Context, cfg *Config, out *screen) (err error
 	result, err := Run(ctx, *cfg)
 	stop()
 	err = errors.Join(err, b.Close(), target.Forget(cfg.Gate.ID()))
-	if printed := out.summary(result); err == nil {
-		err = printed
+	if err == nil || result.Sent > 0 {
+		err = errors.Join(err, out.summary(result))
 	}
 	if err == nil && result.Differ > 0 {
 		return &DifferError{result.Differ}

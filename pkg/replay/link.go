@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/motto123/minigate/pkg/bus"
@@ -38,6 +39,7 @@ type link struct {
 	failed    chan error // consuming or publishing ended by itself
 	wake      chan struct{}
 	stop      context.CancelFunc
+	unwatch   func()
 	running   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -49,7 +51,7 @@ func newLink(cfg *Config) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replay: open a publisher: %w", err)
 	}
-	l := &link{cfg: cfg, arrivals: make(chan []arrival), failed: make(chan error, 2), wake: make(chan struct{}, 1)}
+	l := &link{cfg: cfg, arrivals: make(chan []arrival), failed: make(chan error, 3), wake: make(chan struct{}, 1), unwatch: func() {}}
 	l.coalescer = bus.NewCoalescer(bus.CoalescerConfig[uint32]{
 		Publisher: publisher,
 		Exchange:  cfg.Topology.RequestExchange(),
@@ -106,30 +108,40 @@ func (l *link) start(ctx context.Context) error {
 		return ctx.Err()
 	}
 	up := make(chan struct{}, 1)
-	unwatch := l.cfg.Bus.Watch(func(s bus.State) {
-		if s == bus.Up {
+	var begun atomic.Bool
+	l.unwatch = l.cfg.Bus.Watch(func(s bus.State) {
+		switch {
+		case s == bus.Up:
 			select {
 			case up <- struct{}{}:
 			default:
 			}
+		case s == bus.Down && begun.Load():
+			select {
+			case l.failed <- errLost:
+			default:
+			}
 		}
 	})
-	defer unwatch()
-	if l.cfg.Bus.State() == bus.Up {
-		return nil
+	if l.cfg.Bus.State() != bus.Up {
+		select {
+		case <-up:
+		case <-timer.C:
+			return fmt.Errorf("replay: RabbitMQ takes nothing: it is %v", l.cfg.Bus.State())
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-up:
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("replay: RabbitMQ takes nothing: it is %v", l.cfg.Bus.State())
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	begun.Store(true)
+	return nil
 }
+
+// errLost ends a run: what is on its way may be gone, and would look unanswered.
+var errLost = errors.New("replay: the connection to RabbitMQ was lost")
 
 // close ends both. The queue expires by itself.
 func (l *link) close() {
+	l.unwatch()
 	l.stop()
 	l.running.Wait()
 }

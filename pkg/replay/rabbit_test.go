@@ -21,6 +21,7 @@ import (
 	"github.com/motto123/minigate/pkg/tail"
 	"github.com/motto123/minigate/pkg/tape"
 	"github.com/motto123/minigate/pkg/tape/stream"
+	"github.com/motto123/minigate/pkg/worker"
 	"github.com/motto123/minigate/proto/tapepb"
 )
 
@@ -315,5 +316,43 @@ func TestDeadLettersAreReadAndStay(t *testing.T) {
 	}
 	if err := source.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// flaky is a bus whose connection is lost when the test says so.
+type flaky struct {
+	bus.Bus
+	watcher func(bus.State)
+}
+
+func (f *flaky) Watch(w func(bus.State)) func() {
+	f.watcher = w
+	return func() {}
+}
+
+func TestALostBrokerIsNoDifference(t *testing.T) {
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 1)
+	s := newShadow(t, "echo", func(w *worker.Worker) {
+		worker.HandleRaw(w, "echo.echo", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			select {
+			case arrived <- struct{}{}:
+			default:
+			}
+			<-release
+			return in, nil
+		}, worker.Public())
+	})
+	f := &flaky{Bus: s.bus}
+	s.bus = f
+	cfg, found := s.config(t, echoes(1000))
+	go func() {
+		<-arrived
+		f.watcher(bus.Down)
+	}()
+	result, err := Run(t.Context(), *cfg)
+	close(release)
+	if !errors.Is(err, errLost) || result.Sent == 0 || len(*found) != 0 || result.Next != (tape.Place{}) {
+		t.Errorf("got %+v, %v, and %d that differ", result, err, len(*found))
 	}
 }

@@ -107,7 +107,7 @@ func (r *reader) add(e *tape.Entry) error {
 	if err := r.joiner.Add(e); err != nil {
 		return err
 	}
-	if r.full() && r.joiner.Held() == 0 {
+	if r.full() && r.joiner.Held() == 0 || r.joiner.Past() {
 		return errEnough
 	}
 	return nil

@@ -52,7 +52,8 @@ func (c *Command) Run(ctx context.Context, args []string) (err error) {
 	if len(args) > 0 {
 		file = args[0]
 	}
-	follow := !c.NoFollow && file == "" // a saved file does not grow
+	// A saved file does not grow, and what is past has ended.
+	follow := !c.NoFollow && file == "" && (filter.Until.IsZero() || filter.Until.After(now))
 	start, from, err := c.Which.Start(now, follow)
 	if err != nil {
 		return fmt.Errorf("tail: %w", err)

@@ -39,7 +39,7 @@ type Config struct {
 const flushEvery = 100 * time.Millisecond
 
 // errLimit ends the reading.
-var errLimit = errors.New("tail: as many as were asked for")
+var errLimit = errors.New("tail: all that was asked for")
 
 // Run prints calls until ctx ends, the tape does, or the limit is reached, and
 // returns how many.
@@ -98,7 +98,13 @@ type tailing struct {
 func (t *tailing) add(e *tape.Entry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.joiner.Add(e)
+	if err := t.joiner.Add(e); err != nil {
+		return err
+	}
+	if t.joiner.Past() {
+		return errLimit
+	}
+	return nil
 }
 
 func (t *tailing) tick(now time.Time) error {

@@ -221,10 +221,28 @@ func TestLimitAndFilter(t *testing.T) {
 	if strings.Count(got, "\n") != 2 || !strings.Contains(got, "NOT_FOUND") || !strings.Contains(got, "UNANSWERED") {
 		t.Errorf("errors are\n%s", got)
 	}
+	m := sample(t)
+	m.add(pair(100_000, "a.late", bus.Request{Session: 1, Sequence: 1}, nil)...)
+	m.add(&tape.Entry{Kind: 77}) // nobody reads as far as this
+	read := 0
+	got = printed(t, counted{m, &read}, func(c *Config) { c.Filter = &tape.Filter{Until: began.Add(150 * time.Millisecond)} })
+	if strings.Count(got, "\n") != 2 || read != len(m.entries)-1 {
+		t.Errorf("until then are, of %d entries read,\n%s", read, got)
+	}
 	got = printed(t, sample(t), func(c *Config) { c.From = tape.Place{Position: tape.Position{Offset: 8}} })
 	if strings.Count(got, "\n") != 1 {
 		t.Errorf("from 8 on are\n%s", got)
 	}
+}
+
+// counted counts what is read.
+type counted struct {
+	tape.Source
+	n *int
+}
+
+func (c counted) Read(ctx context.Context, start tape.Start, follow bool, each func(*tape.Entry) error) error {
+	return c.Source.Read(ctx, start, follow, func(e *tape.Entry) error { *c.n++; return each(e) })
 }
 
 func TestWhatIsSavedIsTheSame(t *testing.T) {

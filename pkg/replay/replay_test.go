@@ -145,18 +145,13 @@ func TestNoAnswerInTimeDiffers(t *testing.T) {
 	}
 }
 
-func TestASessionKeepsItsOrderAndTheBoundIsKept(t *testing.T) {
+func TestASessionKeepsItsOrder(t *testing.T) {
 	const sessions, each = 8, 200
-	var running, most atomic.Int64
 	var mu sync.Mutex
 	order := make(map[int64][]uint64)
 	s := newShadow(t, "game", func(w *worker.Worker) {
 		for _, route := range []string{"game.move", "game.look"} {
 			worker.Handle(w, route, func(ctx context.Context, _ *commonpb.Empty) (*commonpb.Empty, error) {
-				n := running.Add(1)
-				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-				}
-				defer running.Add(-1)
 				c := worker.From(ctx)
 				mu.Lock()
 				defer mu.Unlock()
@@ -177,18 +172,73 @@ func TestASessionKeepsItsOrderAndTheBoundIsKept(t *testing.T) {
 		r.answer(i+1, "g", replies...)
 	}
 	cfg, _ := s.config(t, r)
-	cfg.InFlight = 3
 	result, err := Run(t.Context(), *cfg)
 	if err != nil || result.Sent != sessions*each || result.Same != sessions*each {
 		t.Fatalf("got %+v, %v", result, err)
-	}
-	if most.Load() > 3 {
-		t.Errorf("%d were under way at once", most.Load())
 	}
 	for user, ids := range order {
 		if len(ids) != each || !slices.IsSorted(ids) {
 			t.Errorf("user %d: %v", user, ids)
 		}
+	}
+}
+
+// Nor does a request overtake one of the same session that another service is slow
+// with.
+func TestASessionKeepsItsOrderOverServices(t *testing.T) {
+	free, slowDone := make(chan struct{}), atomic.Bool{}
+	s := newShadow(t, "slow", func(w *worker.Worker) {
+		worker.HandleRaw(w, "slow.one", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			<-free
+			slowDone.Store(true)
+			return in, nil
+		}, worker.Public())
+	})
+	s.work(t, "fast", func(w *worker.Worker) {
+		worker.HandleRaw(w, "fast.two", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			if !slowDone.Load() {
+				t.Error("the second request of a session came before the first was answered")
+			}
+			return in, nil
+		}, worker.Public())
+		worker.HandleRaw(w, "fast.other", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			close(free)
+			return in, nil
+		}, worker.Public())
+	})
+	r := new(recorded)
+	r.call(0, "g", "slow.one", bus.Request{Session: 1, Sequence: 1})
+	r.call(1, "g", "fast.two", bus.Request{Session: 1, Sequence: 2})
+	r.call(2, "g", "fast.other", bus.Request{Session: 2, Sequence: 1})
+	r.answer(3, "g", bus.Reply{Session: 1, Sequence: 1}, bus.Reply{Session: 1, Sequence: 2}, bus.Reply{Session: 2, Sequence: 1})
+	cfg, _ := s.config(t, r)
+	if result, err := Run(t.Context(), *cfg); err != nil || result.Same != 3 {
+		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
+// Handlers wait until progress is shown: by then as many are under way as may be.
+func TestSoManyAreUnderWay(t *testing.T) {
+	var running atomic.Int64
+	release := make(chan struct{})
+	s := newShadow(t, "echo", func(w *worker.Worker) {
+		worker.HandleRaw(w, "echo.echo", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			running.Add(1)
+			<-release
+			return in, nil
+		}, worker.Public())
+	})
+	cfg, _ := s.config(t, echoes(100))
+	cfg.InFlight = 3
+	open := sync.OnceFunc(func() {
+		if n := running.Load(); n != 3 {
+			t.Errorf("%d are under way, want 3", n)
+		}
+		close(release)
+	})
+	cfg.Progress = func(Result) { open() }
+	if result, err := Run(t.Context(), *cfg); err != nil || result.Same != 100 {
+		t.Errorf("got %+v, %v", result, err)
 	}
 }
 
@@ -350,6 +400,29 @@ func TestProgressNeverSaysTooMuch(t *testing.T) {
 	}
 }
 
+// Nor is what was read, and waits for others to come before it, taken as sent.
+func TestProgressKnowsWhatWasOnlyRead(t *testing.T) {
+	s := newShadow(t, "echo", echo)
+	r := echoes(1000)
+	shown := make(chan struct{})
+	r.each = func(i int) {
+		if i == 1200 {
+			<-shown
+		}
+	}
+	cfg, _ := s.config(t, r)
+	check := sync.OnceFunc(func() { close(shown) })
+	cfg.Progress = func(p Result) {
+		if p.Next.Offset/2 > int64(p.Sent) {
+			t.Errorf("%d are sent, and it says to go on at %v", p.Sent, p.Next)
+		}
+		check()
+	}
+	if result, err := Run(t.Context(), *cfg); err != nil || result.Same != 1000 {
+		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
 func TestWhatIsLeftOut(t *testing.T) {
 	s, got := counting(t)
 	r := echoes(30)
@@ -392,10 +465,11 @@ func TestWithoutAWorkerItStops(t *testing.T) {
 func TestATapeThatFailsEndsIt(t *testing.T) {
 	s := newShadow(t, "echo", echo)
 	r := echoes(1000)
-	r.call(1001, "g", "echo.echo", bus.Request{Session: 1, Sequence: 100, Data: []byte("open")})
+	r.call(1001, "g", "echo.echo", bus.Request{Session: 1, Sequence: 200, Data: []byte("sent, and its answer not read")})
+	r.call(2000, "g", "echo.echo", bus.Request{Session: 1, Sequence: 201, Data: []byte("only read")})
 	r.err = errors.New("the disk is gone")
 	cfg, _ := s.config(t, r)
-	if result, err := Run(t.Context(), *cfg); !errors.Is(err, r.err) || result.Same == 0 {
+	if result, err := Run(t.Context(), *cfg); !errors.Is(err, r.err) || result.Sent != 1001 || result.Same != 1000 || result.Uncompared != 1 {
 		t.Errorf("got %+v, %v", result, err)
 	}
 }

@@ -54,7 +54,7 @@ var rules = map[string]rule{
 	"pkg/logging":       {own: []string{"pkg/stack"}},
 	"pkg/failure":       {own: []string{"codec", "proto"}},
 	"pkg/sensitive":     {own: []string{"proto"}, others: []string{"google.golang.org/protobuf"}},
-	"pkg/tape":          {own: []string{"proto", "pkg/metrics", "pkg/parts"}},
+	"pkg/tape":          {own: []string{"proto", "pkg/bus", "pkg/metrics", "pkg/parts"}},
 	"pkg/tape/stream":   {own: []string{"proto", "pkg/bus", "pkg/metrics", "pkg/parts", "pkg/tape"}, others: []string{"github.com/rabbitmq/amqp091-go", "github.com/sirupsen/logrus"}},
 	"pkg/worker":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/stack"}},
 	"pkg/client":        {own: []string{"codec", "proto", "pkg/failure"}},

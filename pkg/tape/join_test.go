@@ -17,10 +17,10 @@ var began = time.Date(2026, 11, 22, 21, 0, 0, 0, time.UTC)
 
 func at(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
 
-// recording is a tape in memory, as workers write it.
-type recording struct{ entries []*Entry }
+// taped is a tape in memory, as workers write it.
+type taped struct{ entries []*Entry }
 
-func (r *recording) add(e *Entry) *Entry {
+func (r *taped) add(e *Entry) *Entry {
 	e.Position = Position{Offset: int64(len(r.entries)) / 3, Index: len(r.entries) % 3}
 	r.entries = append(r.entries, e)
 	return e
@@ -28,7 +28,7 @@ func (r *recording) add(e *Entry) *Entry {
 
 // requests is an envelope of gate g1 that a worker took at ms, 2 ms after it was sent.
 // Requests without a deadline get one of ten seconds.
-func (r *recording) requests(ms int, route string, requests ...bus.Request) *Entry {
+func (r *taped) requests(ms int, route string, requests ...bus.Request) *Entry {
 	b := bus.AppendHeader(nil, bus.Header{Gate: "g1", GateAddress: "g1.invalid:7101", Route: route})
 	for _, one := range requests {
 		if one.Deadline == 0 && one.Type == 0 {
@@ -39,7 +39,7 @@ func (r *recording) requests(ms int, route string, requests ...bus.Request) *Ent
 	return r.add(&Entry{Kind: Requests, Time: at(ms), Sent: at(ms - 2), Worker: bus.Service(route), Gate: "g1", Envelope: b})
 }
 
-func (r *recording) replies(ms int, replies ...bus.Reply) *Entry {
+func (r *taped) replies(ms int, replies ...bus.Reply) *Entry {
 	var b []byte
 	for _, one := range replies {
 		b = bus.AppendReply(b, &one)
@@ -47,8 +47,8 @@ func (r *recording) replies(ms int, replies ...bus.Reply) *Entry {
 	return r.add(&Entry{Kind: Replies, Time: at(ms), Gate: "g1", Envelope: b})
 }
 
-// joined is what a Joiner makes of a recording, up to its end.
-func joined(t *testing.T, r *recording, cfg JoinerConfig) (took, ended []*Call, j *Joiner) {
+// joined is what a Joiner makes of a tape, up to its end.
+func joined(t *testing.T, r *taped, cfg JoinerConfig) (took, ended []*Call, j *Joiner) {
 	t.Helper()
 	cfg.Took = func(c *Call) error { took = append(took, c); return nil }
 	cfg.Each = func(c *Call) error { ended = append(ended, c); return nil }
@@ -97,7 +97,7 @@ func want(t *testing.T, what, got, want string) {
 }
 
 func TestARequestIsJoinedWithItsAnswer(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	e := r.requests(0, "chat.send",
 		bus.Request{Session: 7, Sequence: 3, User: 42, DataType: 2, ID: 9, Name: []byte("chat.SendRequest"), Data: []byte("x"), Address: []byte{10, 0, 0, 1}},
 		bus.Request{Session: 8, Sequence: 3, User: 43, DataType: 1})
@@ -131,7 +131,7 @@ func TestARequestIsJoinedWithItsAnswer(t *testing.T) {
 
 func TestCallsOfASessionKeepTheirOrder(t *testing.T) {
 	t.Run("an answer that is late holds back those behind it, of its session only", func(t *testing.T) {
-		r := new(recording)
+		r := new(taped)
 		r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1}, bus.Request{Session: 1, Sequence: 2}, bus.Request{Session: 2, Sequence: 1})
 		r.requests(500, "a.b", bus.Request{Session: 1, Sequence: 3, Type: 1})
 		r.replies(600, bus.Reply{Session: 1, Sequence: 2}, bus.Reply{Session: 2, Sequence: 1})
@@ -140,7 +140,7 @@ func TestCallsOfASessionKeepTheirOrder(t *testing.T) {
 		want(t, "ended", said(ended), "2.1=0 1.1=0 1.2=0 1.3~")
 	})
 	t.Run("another worker wrote first what came later", func(t *testing.T) {
-		r := new(recording)
+		r := new(taped)
 		r.requests(20, "b.b", bus.Request{Session: 1, Sequence: 3}, bus.Request{Session: 2, Sequence: 9})
 		r.replies(21, bus.Reply{Session: 1, Sequence: 3})
 		r.requests(10, "a.a", bus.Request{Session: 1, Sequence: 1}, bus.Request{Session: 1, Sequence: 2})
@@ -151,7 +151,7 @@ func TestCallsOfASessionKeepTheirOrder(t *testing.T) {
 		want(t, "ended", said(ended), "1.1=0 1.2=0 1.3=0 2.9 1.4")
 	})
 	t.Run("sequences begin again", func(t *testing.T) {
-		r := new(recording)
+		r := new(taped)
 		r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1, Type: 1}, bus.Request{Session: 1, Sequence: 1<<32 - 1, Type: 1})
 		took, _, _ := joined(t, r, JoinerConfig{})
 		if took[0].Sequence != 1<<32-1 {
@@ -161,7 +161,7 @@ func TestCallsOfASessionKeepTheirOrder(t *testing.T) {
 }
 
 func TestWhatNobodyAnswersEnds(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1}, bus.Request{Session: 1, Sequence: 2})
 	r.replies(1, bus.Reply{Session: 1, Sequence: 2})
 	var ended []*Call
@@ -195,7 +195,7 @@ func TestWhatNobodyAnswersEnds(t *testing.T) {
 }
 
 func TestARedeliveredRequestIsOneCall(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1})
 	r.requests(300, "a.a", bus.Request{Session: 1, Sequence: 1}).Redelivered = true
 	r.replies(400, bus.Reply{Session: 1, Sequence: 1})
@@ -216,7 +216,7 @@ func TestAJoinerIsBounded(t *testing.T) {
 			var ended []*Call
 			cfg.Each = func(c *Call) error { ended = append(ended, c); return nil }
 			j := NewJoiner(cfg)
-			r := new(recording)
+			r := new(taped)
 			for i := range uint32(1000) {
 				e := r.requests(int(i), "a.a", bus.Request{Session: uint64(i % 7), Sequence: i + 1, Data: make([]byte, 50)})
 				if err := j.Add(e); err != nil {
@@ -237,7 +237,7 @@ func TestAJoinerIsBounded(t *testing.T) {
 // Whoever stops at any place, and begins again at what Next says, has each call once.
 func TestACutTapeHasEachCallOnce(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	r := new(recording)
+	r := new(taped)
 	var open []bus.Reply
 	sequences := make([]uint32, 5)
 	for ms := range 400 {
@@ -308,7 +308,7 @@ func TestACutTapeHasEachCallOnce(t *testing.T) {
 }
 
 func TestWhatCanNotBeReadIsCounted(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1})
 	r.add(&Entry{Kind: Requests, Envelope: []byte{0xff}})
 	r.add(&Entry{Kind: Replies, Gate: "g1", Envelope: []byte{0xff}})
@@ -321,7 +321,7 @@ func TestWhatCanNotBeReadIsCounted(t *testing.T) {
 }
 
 func TestErrorsOfTheCallbacksEndIt(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	r.requests(0, "a.a", bus.Request{Session: 1, Sequence: 1, Type: 1})
 	r.requests(900, "a.a", bus.Request{Session: 1, Sequence: 2})
 	full := errors.New("full")
@@ -336,14 +336,14 @@ func TestErrorsOfTheCallbacksEndIt(t *testing.T) {
 }
 
 func TestACallOfATapeIsTheSameOnAnother(t *testing.T) {
-	r := new(recording)
+	r := new(taped)
 	e := r.requests(0, "chat.send",
 		bus.Request{Session: 7, Sequence: 3, User: 42, DataType: 2, ID: 9, Name: []byte("n"), Data: []byte("x"), Address: []byte{10, 0, 0, 1}},
 		bus.Request{Session: 7, Sequence: 4, Type: 1})
 	e.Redelivered, e.Masked = true, true
 	r.replies(6, bus.Reply{Session: 7, Sequence: 3, Code: 3, DataType: 2, Name: []byte("m"), Data: []byte("y")}).Masked = true
 	_, first, _ := joined(t, r, JoinerConfig{})
-	again := new(recording)
+	again := new(taped)
 	for _, c := range first {
 		for _, e := range c.Entries() {
 			again.add(e)

@@ -17,7 +17,9 @@ func message(t *testing.T, m proto.Message) *tape.Reply {
 	return &tape.Reply{DataType: 2, Name: string(proto.MessageName(m)), Data: marshal(t, m)}
 }
 
-func asJSON(text string) *tape.Reply { return &tape.Reply{DataType: 1, Name: "x.X", Data: []byte(text)} }
+func asJSON(text string) *tape.Reply {
+	return &tape.Reply{DataType: 1, Name: "x.X", Data: []byte(text)}
+}
 
 func TestCompare(t *testing.T) {
 	history := func(texts ...string) *tape.Reply {
@@ -41,6 +43,8 @@ func TestCompare(t *testing.T) {
 	more.Data = protowire.AppendVarint(protowire.AppendTag(more.Data, 99, protowire.VarintType), 1)
 	failed := message(t, &chatpb.SendResponse{})
 	failed.Code = 5
+	blank := &tape.Reply{DataType: 1, Name: "x.X", Data: make([]byte, 7), Masked: true}
+	unmasked := &tape.Reply{DataType: 1, Name: "x.X", Data: make([]byte, 7)}
 	for name, c := range map[string]struct {
 		then, now *tape.Reply
 		ignore    []string
@@ -70,6 +74,8 @@ func TestCompare(t *testing.T) {
 		"JSON and more":              {asJSON(`{"a":1}`), asJSON(`{"a":1} 2`), nil, `[{ OK x.X {"a":1} OK x.X "{\"a\":1} 2"}]`},
 		"text":                       {&tape.Reply{Data: []byte("a\n")}, &tape.Reply{Data: []byte("b")}, nil, `[{ "a\n" "b"}]`},
 		"nobody knows the type":      {&tape.Reply{DataType: 2, Name: "own.Thing", Data: []byte{1}}, &tape.Reply{DataType: 2, Name: "own.Thing", Data: []byte{2}}, nil, `[{ OK own.Thing {"bytes":1,"hex":"01"} OK own.Thing {"bytes":1,"hex":"02"}}]`},
+		"what could not be masked":   {blank, asJSON(`{"a":1}`), nil, "[]"},
+		"zeros":                      {unmasked, asJSON(`{"a":1}`), nil, `[{ OK x.X {"bytes":7} OK x.X {"a":1}}]`},
 		"what is masked on the tape": {message(t, &authpb.LoginResponse{Token: "***", ExpiresAt: 1}), message(t, &authpb.LoginResponse{Token: "s3cret", ExpiresAt: 2}), nil, "[{expires_at 1 2}]"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,6 +62,9 @@ func Masked(dataType uint8, name string, data []byte) []byte {
 // shown in hexadecimal, with how many bytes there are.
 func Payload(dataType uint8, name string, data []byte) json.RawMessage {
 	data = Masked(dataType, name, data)
+	if Blank(data) {
+		return json.RawMessage(fmt.Sprintf(`{"bytes":%d}`, len(data)))
+	}
 	switch codec.DataType(dataType) {
 	case codec.Protobuf:
 		m, err := Decode(name, data)
@@ -86,6 +89,12 @@ func Payload(dataType uint8, name string, data []byte) json.RawMessage {
 	}
 	shown := data[:min(len(data), maxHex)]
 	return json.RawMessage(fmt.Sprintf(`{"bytes":%d,"hex":%q}`, len(data), hex.EncodeToString(shown)))
+}
+
+// Blank reports whether data is nothing but zeros, as workers record what they can not
+// mask: it is neither text nor JSON nor protobuf.
+func Blank(data []byte) bool {
+	return len(data) > 0 && len(bytes.Trim(data, "\x00")) == 0
 }
 
 // maxHex bounds what is shown of data that nobody can read.

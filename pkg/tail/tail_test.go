@@ -251,7 +251,11 @@ func TestWhatIsSavedIsTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := printed(t, sample(t), func(c *Config) { c.Save = file; c.Printer.Full = true; c.Filter = &tape.Filter{Routes: []string{"chat.*"}} })
+	first := printed(t, sample(t), func(c *Config) {
+		c.Save = file
+		c.Printer.Full = true
+		c.Filter = &tape.Filter{Routes: []string{"chat.*"}}
+	})
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -372,6 +376,9 @@ func TestMaskedKeepsTheForm(t *testing.T) {
 		if got := Masked(uint8(dataType), "auth.LoginRequest", []byte(data)); len(got) != 0 {
 			t.Errorf("%v that does not fit becomes %q", dataType, got)
 		}
+	}
+	if got := string(Payload(uint8(codec.JSON), "", make([]byte, 3))); got != `{"bytes":3}` {
+		t.Errorf("what could not be masked is shown as %s", got)
 	}
 	plain := marshal(t, &commonpb.Error{Code: 3})
 	if got := Masked(uint8(codec.Protobuf), "common.Error", plain); !bytes.Equal(got, plain) {

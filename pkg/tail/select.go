@@ -20,6 +20,8 @@ type Where struct {
 	RabbitMQ string // a URL
 	Prefix   string // of the installation
 	Tape     string // the folder of a process that embeds everything
+	// Descriptors is a file for Learn.
+	Descriptors string
 
 	given func(name string) bool // on the command line
 }
@@ -34,6 +36,7 @@ func (w *Where) Settings(s settings.Set) {
 	s.SecretURL(&w.RabbitMQ, "rabbitmq", defaultRabbitMQ, "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	s.Text(&w.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
 	s.Text(&w.Tape, "tape", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
+	s.Text(&w.Descriptors, "descriptors", "", "file with messages of your own services, to decode what they take and answer (protoc --include_imports --descriptor_set_out=FILE, or buf build -o FILE)")
 	w.given = s.Changed
 }
 
@@ -44,6 +47,11 @@ func (w *Where) Topology() bus.Topology { return bus.NewTopology(w.Prefix) }
 // that of minigate dev where there is one and nobody has said that a broker is meant, else
 // the broker's stream. It also says in words which.
 func (w *Where) Open(file string) (tape.Source, string, error) {
+	if w.Descriptors != "" {
+		if err := Learn(w.Descriptors); err != nil {
+			return nil, "", err
+		}
+	}
 	name := file
 	if file == "" {
 		file, name = w.Tape, w.Tape

@@ -19,7 +19,7 @@ import (
 type Where struct {
 	RabbitMQ string // a URL
 	Prefix   string // of the installation
-	Tape     string // the folder of a process that embeds everything
+	Folder   string // of the tape of a process that embeds everything
 	// Descriptors is a file for Learn.
 	Descriptors string
 
@@ -35,7 +35,7 @@ const (
 func (w *Where) Settings(s settings.Set) {
 	s.SecretURL(&w.RabbitMQ, "rabbitmq", defaultRabbitMQ, "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	s.Text(&w.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
-	s.Text(&w.Tape, "tape", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
+	s.Text(&w.Folder, "tape-folder", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
 	s.Text(&w.Descriptors, "descriptors", "", "file with messages of your own services, to decode what they take and answer (protoc --include_imports --descriptor_set_out=FILE, or buf build -o FILE)")
 	w.given = s.Changed
 }
@@ -54,7 +54,7 @@ func (w *Where) Open(file string) (tape.Source, string, error) {
 	}
 	name := file
 	if file == "" {
-		file, name = w.Tape, w.Tape
+		file, name = w.Folder, w.Folder
 	}
 	if file == "" && !w.brokerMeant() {
 		if stat, err := os.Stat(defaultTape); err == nil && stat.IsDir() {

@@ -108,7 +108,7 @@ func TestTheTapeThatIsMeant(t *testing.T) {
 		}
 	}
 	opens(file, file)
-	opens(folder, "", "--tape", folder)
+	opens(folder, "", "--tape-folder", folder)
 	opens("RabbitMQ", "") // no folder of minigate dev
 	if err := os.MkdirAll(defaultTape, 0o700); err != nil {
 		t.Fatal(err)
@@ -117,9 +117,9 @@ func TestTheTapeThatIsMeant(t *testing.T) {
 	opens("tape of shadow on RabbitMQ", "", "--prefix", "shadow")
 	opens("RabbitMQ", "", "--rabbitmq", "amqp://someone:secret@127.0.0.1:1/")
 	opens("RabbitMQ", "", "--rabbitmq", defaultRabbitMQ)
-	opens(defaultTape, "", "--rabbitmq", "amqp://127.0.0.1:1/", "--tape", defaultTape)
-	opens(file, file, "--tape", folder)
-	c, _ := set("--tape", "absent")
+	opens(defaultTape, "", "--rabbitmq", "amqp://127.0.0.1:1/", "--tape-folder", defaultTape)
+	opens(file, file, "--tape-folder", folder)
+	c, _ := set("--tape-folder", "absent")
 	if _, _, err := c.Where.Open(""); err == nil {
 		t.Error("a folder that is not there is opened")
 	}

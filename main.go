@@ -26,7 +26,9 @@ import (
 	"github.com/motto123/minigate/pkg/load"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/process"
+	"github.com/motto123/minigate/pkg/replay"
 	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/tail"
 	"github.com/motto123/minigate/pkg/terminal"
 	"github.com/motto123/minigate/workers"
 )
@@ -45,6 +47,9 @@ func main() {
 		if ended := new(process.Ended); errors.As(err, &ended) {
 			os.Exit(ended.Code)
 		}
+		if differ := new(replay.DifferError); errors.As(err, &differ) {
+			os.Exit(differ.ExitCode()) // it has said in what
+		}
 		fmt.Fprintln(os.Stderr, "minigate:", err)
 		os.Exit(process.ExitFailed)
 	}
@@ -54,6 +59,8 @@ func newRoot() *cobra.Command {
 	var (
 		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate, Version: buildVersion()}
 		client   terminal.Command
+		tailed   tail.Command
+		replayed replay.Command
 		loaded   load.Command
 		measured bench.Command
 		asked    health.Command
@@ -94,6 +101,8 @@ func newRoot() *cobra.Command {
 		died,
 		command("call ROUTE [JSON]", "Send one request and print its answer", cobra.RangeArgs(1, 2), client.Call, client.ClientSettings, client.CallSettings),
 		command("chat", "Chat in the terminal", cobra.NoArgs, client.Chat, client.ClientSettings, client.ChatSettings),
+		example(tail.Examples, command("tail [FILE]", "Show requests and their answers, as they come or from the tape", cobra.MaximumNArgs(1), tailed.Run, tailed.Settings)),
+		example(replay.Examples, command("replay [FILE]", "Send requests of the tape to another worker, and compare its answers", cobra.MaximumNArgs(1), replayed.Run, replayed.Settings)),
 		settings.Command(newRoot),
 		command("load", "Drive a gate with many connections, and say how it answers", cobra.NoArgs, loaded.Run, under("Load", loaded.Settings)),
 		command("bench", "Measure this machine: RabbitMQ and the event loop alone, and the whole path", cobra.NoArgs, measured.Run, under("Bench", measured.Settings)),
@@ -113,6 +122,11 @@ func command(use, short string, args cobra.PositionalArgs, run func(context.Cont
 	for _, declare := range flags {
 		declare(settings.Set{FlagSet: c.Flags()})
 	}
+	return c
+}
+
+func example(text string, c *cobra.Command) *cobra.Command {
+	c.Example = text
 	return c
 }
 

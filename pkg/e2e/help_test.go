@@ -10,7 +10,7 @@ import (
 )
 
 // commands are all that minigate has.
-var commands = [][]string{{"dev"}, {"gate"}, {"worker"}, {"call"}, {"chat"}, {"db", "init"}, {"dead", "list"}, {"dead", "requeue"}, {"config"}, {"version"}}
+var commands = [][]string{{"dev"}, {"gate"}, {"worker"}, {"call"}, {"chat"}, {"db", "init"}, {"dead", "list"}, {"dead", "requeue"}, {"tail"}, {"replay"}, {"config"}, {"version"}}
 
 // TestHelp: each command says what it is for, and each setting what it is, what
 // it takes and what it is unless set.

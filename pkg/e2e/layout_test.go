@@ -31,7 +31,7 @@ type rule struct {
 }
 
 var (
-	clients  = []string{"pkg/client", "pkg/terminal", "pkg/load", "pkg/bench"}
+	clients  = []string{"pkg/client", "pkg/terminal", "pkg/load", "pkg/bench", "pkg/tail", "pkg/replay"}
 	carriers = []string{"pkg/bus/rabbit", "pkg/bus/mem"}
 )
 
@@ -56,7 +56,7 @@ var rules = map[string]rule{
 	"pkg/failure":       {own: []string{"codec", "proto"}},
 	"pkg/worker":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/sensitive", "pkg/stack", "pkg/tape", "pkg/tracing"}, never: []string{"pkg/tape/stream"}},
 	"pkg/sensitive":     {own: []string{"proto"}, others: []string{"google.golang.org/protobuf"}},
-	"pkg/tape":          {own: []string{"proto", "pkg/metrics", "pkg/parts"}},
+	"pkg/tape":          {own: []string{"proto", "pkg/bus", "pkg/metrics", "pkg/parts"}},
 	"pkg/tape/stream":   {own: []string{"proto", "pkg/bus", "pkg/metrics", "pkg/parts", "pkg/tape"}, others: []string{"github.com/rabbitmq/amqp091-go", "github.com/sirupsen/logrus"}},
 	"pkg/client":        {own: []string{"codec", "proto", "pkg/failure"}},
 	"pkg/terminal":      {own: []string{"codec", "proto", "pkg/client", "pkg/failure", "pkg/settings"}},
@@ -70,6 +70,10 @@ var rules = map[string]rule{
 	"pkg/tracing":       {},
 	"pkg/tracing/otlp":  {own: []string{"pkg/metrics", "pkg/parts", "pkg/settings", "pkg/tracing"}},
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
+	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
+	"pkg/replay": {own: []string{
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape",
+	}},
 	"pkg/bench": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/tracing", "pkg/worker",
 	}},

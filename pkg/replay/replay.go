@@ -1,0 +1,109 @@
+// Package replay sends what is on a tape again, to workers under another prefix, and
+// compares their answers with the recorded ones, as minigate replay.
+//
+// To the workers it is a gate with an id of its own: answers and pushes come to it, and
+// to no client. It refuses to write on a tape, and to take anything away from a queue
+// but its own.
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/tape"
+)
+
+// Config is what Run needs.
+type Config struct {
+	Source tape.Source
+	Start  tape.Start
+	From   tape.Place // leaves out the calls before it
+	Filter *tape.Filter
+	Limit  int // calls that are sent; 0 is no limit
+	// Masked sends calls whose data was masked when they were recorded; they are left
+	// out otherwise.
+	Masked bool
+
+	// Bus and Topology are those of the workers that get the calls.
+	Bus      bus.Bus
+	Topology bus.Topology
+	// Gate is who answers the workers' calls of a gate.
+	Gate *Gate
+	// Check, if set, is asked before the first call of a service is sent. An error ends
+	// the run.
+	Check func(ctx context.Context, service string) error
+
+	InFlight int     // calls that are sent and not answered, at the most
+	Speed    float64 // 1 is the recorded pace; 0 is as fast as it goes
+	Timeout  time.Duration
+	Comparer *Comparer
+
+	// Differs is called with each call whose answer is not what it was, and Progress
+	// now and then. Both are called by Run's goroutine.
+	Differs  func(c *tape.Call, now *tape.Reply, differences []Difference)
+	Progress func(Result)
+}
+
+// Result is what a run came to, or has come to so far.
+type Result struct {
+	Sent       int // of them:
+	Same       int
+	Differ     int
+	Unanswered int // of those that differ: not answered now, and then they were
+	Uncompared int // that have no answer by their kind, or none on the tape
+	Masked     int // left out
+	Repeated   int // left out: they are on the tape a second time
+	Malformed  int // entries of the tape that can not be read
+	GivenUp    int // recorded answers that were not waited for, to keep the bound
+
+	Pushes int // that nobody got
+	Late   int // answers after their time
+	Called int // calls of the gate
+
+	Then, Now Latencies
+	Began     time.Time     // when the first was sent
+	First     time.Time     // when it was recorded
+	Took      time.Duration // from the first to the last
+	At        time.Time     // when the last one that was sent was recorded
+	Next      tape.Place    // where the rest begins: all before it were sent
+}
+
+// ErrNoWorker says that nobody takes the calls under the prefix.
+var ErrNoWorker = errors.New("nobody takes the requests")
+
+// Run sends calls until the tape ends, the limit is reached, or ctx ends, and then waits
+// for the answers to what it has sent. The Result holds as far as it got also where there
+// is an error.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	l, err := newLink(&cfg)
+	if err != nil {
+		return Result{}, err
+	}
+	defer l.close()
+	if err := l.start(ctx); err != nil {
+		return Result{}, err
+	}
+	read := startReader(ctx, &cfg)
+	r := newRun(&cfg, l)
+	err = r.loop(ctx, read)
+	read.stop()
+	result := r.result()
+	if err == nil {
+		err = read.err
+	}
+	if err == nil { // all that was read was sent
+		result.Next = read.next
+	}
+	result.Malformed, result.GivenUp = read.malformed, read.givenUp
+	result.Masked, result.Repeated = read.masked, read.repeated
+	return result, err
+}
+
+// errNoRoute says of a route that the broker has no queue for it.
+func errNoRoute(t bus.Topology, route string) error {
+	return fmt.Errorf("replay: %w for %s under the prefix %s: no queue is bound for it; start a worker there, such as: minigate worker %s --prefix %s",
+		ErrNoWorker, route, t.Prefix(), bus.Service(route), t.Prefix())
+}

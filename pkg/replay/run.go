@@ -1,0 +1,345 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/tape"
+)
+
+const typeRequest = uint8(codec.Request)
+
+// run is the state of one Run. Its own goroutine has all of it.
+type run struct {
+	cfg  *Config
+	link *link
+	res  Result
+
+	then, now *latency
+	window    int // calls that wait to be sent, at the most
+
+	jobs     map[*tape.Call]*job // not done with
+	flying   map[uint32]*job     // sent, and not answered
+	sessions map[uint64]*session
+	ready    []*job // that may be sent now
+	waiting  int    // jobs that are not sent
+	held     *job   // the next one, whose time has not come
+	sequence uint32
+	floor    tape.Place // of the reader
+	services map[string]bool
+
+	last      time.Time // when something was sent or answered last
+	hurry     bool      // the pace does not matter any more
+	congested bool      // nothing more is taken until something is confirmed
+}
+
+// job is a call on its way. It is done with when it has been sent, its end is known,
+// and so is its recorded end.
+type job struct {
+	call     *tape.Call
+	session  *session
+	sequence uint32
+	sent     time.Time
+	over     bool        // it has its end
+	known    bool        // the recorded one is known
+	reply    *tape.Reply // nil where there was none
+}
+
+// session keeps the order of a session: one call is under way, the others wait.
+type session struct {
+	number uint64
+	busy   bool
+	queue  []*job
+}
+
+const (
+	tick          = 50 * time.Millisecond // in which what is late is looked for
+	progressEvery = time.Second
+	keepServices  = 1024 // bounds the services that are remembered
+)
+
+func newRun(cfg *Config, l *link) *run {
+	return &run{
+		cfg: cfg, link: l, then: newLatency(), now: newLatency(), window: max(256, 4*cfg.InFlight), floor: cfg.From,
+		jobs: make(map[*tape.Call]*job), flying: make(map[uint32]*job), sessions: make(map[uint64]*session),
+		services: make(map[string]bool),
+	}
+}
+
+// loop sends what the reader has, until all of it is done with.
+func (r *run) loop(ctx context.Context, read *reader) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	due := time.NewTimer(time.Hour)
+	defer due.Stop()
+	events, interrupted, shown := read.events, ctx.Done(), time.Now()
+	for {
+		if err := r.send(ctx); err != nil {
+			return err
+		}
+		if events == nil && r.held == nil && len(r.jobs) == 0 {
+			return nil
+		}
+		var in <-chan event
+		if r.held == nil && r.waiting < r.window {
+			in = events
+		}
+		if r.held != nil {
+			due.Reset(max(0, time.Until(r.due(r.held.call))))
+		}
+		select {
+		case e, ok := <-in:
+			if ok {
+				r.take(e)
+			} else {
+				events = nil
+				r.allKnown()
+			}
+		case <-due.C:
+			r.release()
+		case all := <-r.link.arrivals:
+			r.arrived(all)
+		case <-r.link.wake:
+			if err := r.settled(); err != nil {
+				return err
+			}
+		case now := <-ticker.C:
+			r.expire(now)
+			if now.Sub(shown) >= progressEvery {
+				shown = now
+				r.cfg.Progress(r.result())
+			}
+		case <-interrupted:
+			interrupted, r.hurry = nil, true
+			r.release()
+		case err := <-r.link.failed:
+			return err
+		}
+	}
+}
+
+// take takes what the reader tells.
+func (r *run) take(e event) {
+	if e.send {
+		r.floor = e.floor
+		j := &job{call: e.call}
+		r.jobs[e.call] = j
+		if r.held = j; r.res.First.IsZero() {
+			r.res.First, r.res.Began = e.call.Taken, time.Now()
+		}
+		if r.hurry || r.cfg.Speed <= 0 || !r.due(e.call).After(time.Now()) {
+			r.release()
+		}
+	}
+	if e.known {
+		if j := r.jobs[e.call]; j != nil { // and no call that is left out
+			j.known = true
+			r.finish(j)
+		}
+	}
+}
+
+// allKnown says that the reader tells of nothing more: of recorded ends that it has not
+// told, nobody will.
+func (r *run) allKnown() {
+	for _, j := range r.jobs {
+		j.known = true
+		r.finish(j)
+	}
+}
+
+// due is when a call is to be sent.
+func (r *run) due(c *tape.Call) time.Time {
+	if r.hurry || r.cfg.Speed <= 0 {
+		return time.Time{}
+	}
+	return r.res.Began.Add(time.Duration(float64(c.Taken.Sub(r.res.First)) / r.cfg.Speed))
+}
+
+// release lets the held call go behind those of its session.
+func (r *run) release() {
+	j := r.held
+	if j == nil {
+		return
+	}
+	r.held = nil
+	number := numberOf(j.call)
+	s := r.sessions[number]
+	if s == nil {
+		s = &session{number: number}
+		r.sessions[number] = s
+	}
+	j.session = s
+	s.queue = append(s.queue, j)
+	r.waiting++
+	r.proceed(s)
+}
+
+// numberOf is a session's number for the workers: the recorded one is only unique on its
+// gate. It is the same in each run, and no table has to be kept for it.
+func numberOf(c *tape.Call) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s/%d", c.Gate, c.Session)
+	return h.Sum64()
+}
+
+// proceed makes the next call of a session ready, if none is under way.
+func (r *run) proceed(s *session) {
+	if s.busy {
+		return
+	}
+	if len(s.queue) == 0 {
+		delete(r.sessions, s.number)
+		return
+	}
+	s.busy = true
+	r.ready = append(r.ready, s.queue[0])
+	s.queue[0] = nil
+	s.queue = s.queue[1:]
+}
+
+// send sends what is ready, as far as the bound lets it.
+func (r *run) send(ctx context.Context) error {
+	for len(r.ready) > 0 && len(r.flying) < r.cfg.InFlight && !r.congested {
+		j := r.ready[0]
+		if err := r.check(ctx, bus.Service(j.call.Route)); err != nil {
+			return err
+		}
+		if r.sequence++; r.sequence == 0 { // which would be a push's
+			r.sequence = 1
+		}
+		j.sequence, j.sent = r.sequence, time.Now()
+		err := r.link.publish(j.call, j.session.number, j.sequence, j.sent.Add(r.cfg.Timeout))
+		if errors.Is(err, bus.ErrFull) {
+			r.congested = true
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("replay: send %v: %w", j.call.Place, err)
+		}
+		r.ready[0] = nil
+		r.ready = r.ready[1:]
+		r.waiting--
+		r.flying[j.sequence] = j
+		r.res.Sent++
+		r.last = j.sent
+		if r.res.At.Before(j.call.Taken) {
+			r.res.At = j.call.Taken
+		}
+	}
+	return nil
+}
+
+// check asks once for each service.
+func (r *run) check(ctx context.Context, service string) error {
+	if r.cfg.Check == nil || r.services[service] {
+		return nil
+	}
+	if len(r.services) < keepServices {
+		r.services[service] = true
+	}
+	return r.cfg.Check(context.WithoutCancel(ctx), service)
+}
+
+// settled looks at what became of publishing.
+func (r *run) settled() error {
+	for _, o := range r.link.settled() {
+		r.congested = false
+		for _, sequence := range o.sequences {
+			j := r.flying[sequence]
+			switch {
+			case j == nil: // answered before it was confirmed
+			case errors.Is(o.err, bus.ErrNoRoute):
+				return errNoRoute(r.cfg.Topology, j.call.Route)
+			case o.err != nil:
+				return fmt.Errorf("replay: send %v: %w", j.call.Place, o.err)
+			case j.call.Type != typeRequest:
+				r.end(j, nil, time.Now())
+			}
+		}
+	}
+	return nil
+}
+
+// arrived takes answers.
+func (r *run) arrived(all []arrival) {
+	for _, a := range all {
+		if a.reply == nil {
+			r.res.Pushes++
+			continue
+		}
+		j := r.flying[a.sequence]
+		if j == nil || j.session.number != a.session {
+			r.res.Late++
+			continue
+		}
+		r.now.add(a.reply.Time.Sub(j.sent))
+		r.end(j, a.reply, a.reply.Time)
+	}
+}
+
+// expire ends what is not answered in time.
+func (r *run) expire(now time.Time) {
+	for _, j := range r.flying {
+		if j.call.Type == typeRequest && now.Sub(j.sent) >= r.cfg.Timeout {
+			r.end(j, nil, now)
+		}
+	}
+}
+
+// end ends a call that was sent.
+func (r *run) end(j *job, reply *tape.Reply, at time.Time) {
+	delete(r.flying, j.sequence)
+	j.over, j.reply, r.last = true, reply, at
+	j.session.busy = false
+	r.proceed(j.session)
+	r.finish(j)
+}
+
+// finish compares the two ends of a call when both are known.
+func (r *run) finish(j *job) {
+	if !j.over || !j.known {
+		return
+	}
+	c := j.call
+	delete(r.jobs, c)
+	if took, ok := c.Latency(); ok {
+		r.then.add(took)
+	}
+	if c.Outcome == tape.Silent || c.Outcome == tape.Open {
+		r.res.Uncompared++
+		return
+	}
+	differences := r.cfg.Comparer.Compare(c.Reply, j.reply)
+	if len(differences) == 0 {
+		r.res.Same++
+		return
+	}
+	r.res.Differ++
+	if j.reply == nil {
+		r.res.Unanswered++
+	}
+	r.cfg.Differs(c, j.reply, differences)
+}
+
+// result is how far it got.
+func (r *run) result() Result {
+	res := r.res
+	res.Then, res.Now = r.then.sum(), r.now.sum()
+	if !r.last.IsZero() {
+		res.Took = r.last.Sub(res.Began)
+	}
+	res.Next = r.floor
+	for c := range r.jobs {
+		if c.Place.Before(res.Next) {
+			res.Next = c.Place
+		}
+	}
+	res.Called = r.cfg.Gate.Calls()
+	return res
+}

@@ -1,0 +1,240 @@
+package replay
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/motto123/minigate/pkg/tail"
+	"github.com/motto123/minigate/pkg/tape"
+)
+
+// screen is where results go, and beside them how far it has got.
+type screen struct {
+	out      *bufio.Writer
+	printer  tail.Printer
+	errors   io.Writer
+	terminal int // of errors; -1 where it is none
+	total    int // calls in all; 0 is not known
+	end      time.Time
+	began    time.Time // when the first call was recorded
+	shown    time.Time
+	bar      bool // the terminal's line has one
+	failed   error
+}
+
+func newScreen(out, progress *os.File) *screen {
+	s := &screen{
+		out: bufio.NewWriter(out), errors: progress, terminal: -1, shown: time.Now(),
+		printer: tail.Printer{Look: tail.NewLook(out), Now: time.Now()},
+	}
+	if tail.IsTerminal(progress) {
+		s.terminal = int(progress.Fd())
+	}
+	return s
+}
+
+// maxDifferences bounds what is printed of one call.
+const maxDifferences = 40
+
+// differs prints a call whose answer is not what it was.
+func (s *screen) differs(c *tape.Call, _ *tape.Reply, all []Difference) {
+	look := s.printer.Look
+	s.wipe()
+	text := look.Bold(c.Place.String()) + "  " + strings.TrimRight(s.printer.Head(c), " ") + "\n"
+	for i, d := range all {
+		if i == maxDifferences {
+			text += look.Dim(fmt.Sprintf("  and %d more values", len(all)-i)) + "\n"
+			break
+		}
+		at := ""
+		if d.Path != "" {
+			at = tail.Clean(d.Path) + ": "
+		}
+		if d.Then != "" {
+			text += look.Bad("  - "+at+tail.Clean(d.Then)) + "\n"
+		}
+		if d.Now != "" {
+			text += look.Good("  + "+at+tail.Clean(d.Now)) + "\n"
+		}
+	}
+	s.print(text)
+}
+
+func (s *screen) print(text string) {
+	_, err := s.out.WriteString(text)
+	if err == nil {
+		err = s.out.Flush()
+	}
+	if err != nil && s.failed == nil {
+		s.failed = fmt.Errorf("replay: print: %w", err)
+	}
+}
+
+// plainEvery is how often a line says how far it is where there is no terminal.
+const plainEvery = 2 * time.Second
+
+// progress says how far it is, and where to go on after a sudden end.
+func (s *screen) progress(r Result) {
+	rate := 0.0
+	if took := time.Since(r.Began); !r.Began.IsZero() && took > 0 {
+		rate = float64(r.Sent) / took.Seconds()
+	}
+	text := fmt.Sprintf("%s sent  %s/s  %s differ  --from %s", grouped(r.Sent), grouped(int(rate)), grouped(r.Differ), r.Next)
+	if s.terminal < 0 {
+		if now := time.Now(); now.Sub(s.shown) >= plainEvery {
+			s.shown = now
+			_, _ = fmt.Fprintln(s.errors, text) // whoever does not read it misses nothing
+		}
+		return
+	}
+	if part, ok := s.part(r); ok {
+		const cells = 24
+		full := int(part * cells)
+		text = "[" + strings.Repeat("█", full) + strings.Repeat("░", cells-full) + fmt.Sprintf("] %3.0f%%  ", part*100) + text
+	}
+	if width, _, err := term.GetSize(s.terminal); err == nil && width > 1 {
+		if cells := []rune(text); len(cells) >= width {
+			text = string(cells[:width-1])
+		}
+	}
+	_, _ = fmt.Fprintf(s.errors, "\r\x1b[K%s", text)
+	s.bar = true
+}
+
+// part is how much of it is done: by number where that is known, else by the time at
+// which it was recorded.
+func (s *screen) part(r Result) (float64, bool) {
+	if s.total > 0 {
+		return min(1, float64(r.Sent)/float64(s.total)), true
+	}
+	if s.began.IsZero() {
+		s.began = r.First
+	}
+	end := s.end
+	if end.IsZero() {
+		end = s.printer.Now
+	}
+	all, done := end.Sub(s.began), r.At.Sub(s.began)
+	if s.began.IsZero() || all <= 0 || done < 0 {
+		return 0, false
+	}
+	return min(1, done.Seconds()/all.Seconds()), true
+}
+
+// wipe takes the bar away, so that something else can be printed.
+func (s *screen) wipe() {
+	if s.bar {
+		_, _ = fmt.Fprint(s.errors, "\r\x1b[K")
+		s.bar = false
+	}
+}
+
+// summary prints what it came to.
+func (s *screen) summary(r Result) error {
+	s.wipe()
+	look := s.printer.Look
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s", name)
+		fmt.Fprintf(&b, format, args...)
+		b.WriteByte('\n')
+	}
+	rate := ""
+	if r.Took > 0 {
+		rate = fmt.Sprintf("  in %s, %s requests/s", tail.Took(r.Took), grouped(int(float64(r.Sent)/r.Took.Seconds())))
+	}
+	line("sent", "%s%s", grouped(r.Sent), rate)
+	line("same", "%s", look.Good(grouped(r.Same)))
+	differ := grouped(r.Differ)
+	if r.Differ > 0 {
+		differ = look.Bad(differ)
+	}
+	if r.Unanswered > 0 {
+		differ += fmt.Sprintf(", of which %s not answered", grouped(r.Unanswered))
+	}
+	line("differ", "%s", differ)
+	for _, c := range []struct {
+		name string
+		n    int
+		what string
+	}{
+		{"not compared", r.Uncompared, "notifies, acks, or without an answer on the tape"},
+		{"left out", r.Masked, "sensitive fields are masked on the tape; --masked sends them so"},
+		{"left out", r.Repeated, "a second time on the tape, since a worker got them again"},
+		{"not readable", r.Malformed, "entries of the tape"},
+		{"not awaited", r.GivenUp, "recorded answers, too many of which came late"},
+		{"pushes", r.Pushes, "delivered to nobody"},
+		{"gate calls", r.Called, "to bind, kick or group sessions; nothing was done"},
+		{"too late", r.Late, "answers after --timeout"},
+	} {
+		if c.n > 0 {
+			line(c.name, "%s  %s", grouped(c.n), look.Dim("("+c.what+")"))
+		}
+	}
+	if r.Then.Count > 0 || r.Now.Count > 0 {
+		line("latency then", "p50 %s  p99 %s  %s", tail.Took(r.Then.P50), tail.Took(r.Then.P99), look.Dim("(gate to answer)"))
+		line("latency now", "p50 %s  p99 %s", tail.Took(r.Now.P50), tail.Took(r.Now.P99))
+	}
+	line("position", "%s  %s", r.Next, look.Dim("(--from "+r.Next.String()+" sends what comes behind)"))
+	s.print(b.String())
+	return s.failed
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// count counts what is meant.
+func count(ctx context.Context, cfg *Config) (int, error) {
+	n := 0
+	err := each(ctx, cfg, func(*tape.Call) error { n++; return nil })
+	return n, err
+}
+
+// dry prints what would be sent.
+func dry(ctx context.Context, cfg *Config, s *screen, to string) error {
+	n := 0
+	err := each(ctx, cfg, func(c *tape.Call) error {
+		n++
+		s.print(s.printer.Line(c))
+		return s.failed
+	})
+	s.print(fmt.Sprintf("%s requests would be sent to the workers of %s\n", grouped(n), to))
+	return errors.Join(err, s.failed)
+}
+
+// each calls f with each call that would be sent.
+func each(ctx context.Context, cfg *Config, f func(*tape.Call) error) error {
+	n := 0
+	joiner := tape.NewJoiner(tape.JoinerConfig{Filter: cfg.Filter, From: cfg.From, Each: func(c *tape.Call) error {
+		if !cfg.Filter.Takes(c) || c.Repeated || c.Masked && !cfg.Masked {
+			return nil
+		}
+		if n++; cfg.Limit > 0 && n > cfg.Limit {
+			return errEnough
+		}
+		return f(c)
+	}})
+	err := cfg.Source.Read(ctx, cfg.Start, false, joiner.Add)
+	if err == nil {
+		err = joiner.Flush()
+	}
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}

@@ -179,12 +179,12 @@ func TestTraceOfAMessage(t *testing.T) {
 		step{"auth", "producer", "publish email.verification"}, step{"email", "consumer", "process email.verification"})
 	follow(t, all, all.Named("process auth.login")[0], step{"auth", "client", "gate.Gate/Bind"}, step{"gate", "server", "gate.Gate/Bind"}, step{"gate", "client", "EVALSHA"})
 
-	request := map[string]any{"gate": a, "session": number(asked.Attributes["minigate.session"]), "request": 2.0, "trace_id": sending.trace, "route": "chat.send"}
+	request := map[string]any{"gate": a, "session": decimal(asked.Attributes["minigate.session"]), "request": 2.0, "trace_id": sending.trace, "route": "chat.send"}
 	says(t, chat, "the request failed", request)
-	says(t, email, "email: sent", map[string]any{"gate": a, "trace_id": registering.trace, "request": number(all.Named("auth.register")[0].Attributes["minigate.request_number"])})
+	says(t, email, "email: sent", map[string]any{"gate": a, "trace_id": registering.trace, "request": decimal(all.Named("auth.register")[0].Attributes["minigate.request_number"])})
 }
 
-func number(text string) (n float64) {
+func decimal(text string) (n float64) {
 	_, _ = fmt.Sscan(text, &n)
 	return n
 }

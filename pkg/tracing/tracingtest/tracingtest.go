@@ -131,7 +131,7 @@ func (r *Recorder) Spans() (all Spans) {
 	return all
 }
 
-func text(v attribute.Value) string { return v.Emit() }
+func text(v attribute.Value) string { return v.String() }
 
 // Collector takes spans by OTLP over gRPC.
 type Collector struct {

@@ -187,23 +187,34 @@ func TestClientsTraces(t *testing.T) {
 		"taken":       {good, 0, true, 1, true},
 		"must not":    {good, 0, false, 0, false},
 		"not kept":    {strings.Replace(good, "-01", "-00", 1), 1, true, 0, false},
-		"malformed":   {`"00-0a"`, 0, true, 0, false},
+		"malformed":   {`"00-0a"`, 1, true, 1, false},
 		"a number":    {`7`, 1, true, 1, false},
 		"an object":   {`{"a":[]}`, 1, true, 1, false},
 		"nothing":     {`null`, 1, true, 1, false},
-		"not allowed": {`"ff-0a00000000000000000000000000009c-b700000000000031-01"`, 0, true, 0, false},
+		"not allowed": {`"ff-0a00000000000000000000000000009c-b700000000000031-01"`, 1, true, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spans, traced := tracedBy(t, c.share)
-			r := start(t, traced, withUsers(t), func(cfg *Config) { cfg.TraceClients = c.may })
-			s := serve(t, r.bus, "a", echo)
+			r := start(t, traced, withUsers(t), func(cfg *Config) { cfg.TraceClients, cfg.Loops = c.may, 1 })
+			s := serve(t, r.bus, "a", func(s *stub, a asked) { s.got <- a; echo(s, a) })
 			s.announced(r, "a.b")
 			w := r.connect(t, overTCP)
 			if a := w.handshake(`{"sys":{"version":"1.0.1","traceparent":` + c.member + `},"user":{"token":"user 7"}}`); a.Code != 200 {
 				t.Fatalf("the handshake is answered %+v", a)
 			}
 			w.call(request(1, "a.b", ""))
+			if got := s.next(); (len(got.Trace) > 0) != (c.spans > 0) {
+				t.Errorf("the envelope names % x", got.Trace)
+			}
 			w.close()
+			if c.share == 0 { // the next one, who names none
+				other := r.login(t, overTCP, "")
+				other.call(request(1, "a.b", ""))
+				if got := s.next(); len(got.Trace) != 0 {
+					t.Errorf("another client's envelope names % x", got.Trace)
+				}
+				other.close()
+			}
 			eventually(t, "the client has gone", func() bool { return r.gate.stats.Connections.Load() == 0 })
 			if err := r.stop(); err != nil { // with which all spans have ended
 				t.Error(err)

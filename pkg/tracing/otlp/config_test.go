@@ -103,6 +103,9 @@ func TestTLS(t *testing.T) {
 		stop()
 		return e.spans.lost.Load()
 	}
+	if lost := export("https://" + tracingtest.NewCollector(t).Address); lost != 1 {
+		t.Error("a collector without TLS was spoken to")
+	}
 	if lost := export("https://localhost:" + port); lost != 1 {
 		t.Error("a collector of an authority that nobody knows was trusted")
 	}

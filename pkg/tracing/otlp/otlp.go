@@ -138,8 +138,6 @@ func (e *Exporter) Run(ctx context.Context) error {
 	}
 	within, cancel := e.cfg.Ending.Within(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	stop := context.AfterFunc(within, e.cut)
-	defer stop()
 	// Its error is that of within, or what the spans have told the log.
 	_ = e.provider.Shutdown(within)
 	e.cut()

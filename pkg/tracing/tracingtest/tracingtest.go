@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
@@ -121,7 +120,7 @@ func (r *Recorder) Spans() (all Spans) {
 			span.Parent = s.Parent.SpanID().String()
 		}
 		for _, a := range s.Attributes {
-			span.Attributes[string(a.Key)] = text(a.Value)
+			span.Attributes[string(a.Key)] = a.Value.String()
 		}
 		for _, e := range s.Events {
 			span.Events = append(span.Events, e.Name)

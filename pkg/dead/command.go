@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -66,10 +67,16 @@ func (c *Command) with(ctx context.Context, f func(*Box) error) (err error) {
 		err = f(b)
 	}
 	if err != nil {
-		return fmt.Errorf("dead: %w", err)
+		return fmt.Errorf("dead: %w", harmless{err})
 	}
 	return nil
 }
+
+// harmless is an error that may name what stands on a letter, for a terminal.
+type harmless struct{ error }
+
+func (h harmless) Error() string { return strings.Join(lines(h.error.Error()), "\n") }
+func (h harmless) Unwrap() error { return h.error }
 
 // List prints a line a letter.
 func (c *Command) List(ctx context.Context, _ []string) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -11,6 +12,9 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
 )
 
 // says runs the command with a pipe for its output, and nothing to read.
@@ -157,6 +161,36 @@ func TestShowInAPipe(t *testing.T) {
 		t.Errorf("one of two: %s\n%s", out, complaint)
 	}
 	r.waiting(r.topology.DeadQueue(), 2)
+}
+
+// Whatever comes from a letter can be hostile.
+func TestAPageIsHarmless(t *testing.T) {
+	d := amqp.Delivery{Exchange: "x", Headers: amqp.Table{"h" + hostile: hostile}, MessageId: hostile}
+	body := bus.AppendHeader(nil, bus.Header{Gate: hostile, GateAddress: hostile, Route: hostile})
+	body = bus.AppendRequest(body, &bus.Request{Name: []byte(hostile), Data: []byte(hostile), DataType: uint8(codec.Protobuf)})
+	body = bus.AppendRequest(body, &bus.Request{Data: []byte(`{"a":"` + strings.ReplaceAll(hostile, "\x1b", "") + `"}`), DataType: uint8(codec.JSON)})
+	l := &Letter{Letter: bus.Letter{Reason: hostile, Stack: hostile, Route: hostile, Attempts: 1}, ID: "1", Queue: hostile, MessageID: hostile}
+	event := *l
+	event.Event, event.Group, event.Type = hostile, hostile, hostile
+	for _, l := range []*Letter{l, &event} {
+		d.Body = body
+		s := newShown(l, &d, true)
+		p := &page{now: time.Now()}
+		if err := p.write(&s); err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsFunc(p.String(), hidden) || strings.Count(p.String(), "title") < 10 {
+			t.Errorf("shown is %q", p.String())
+		}
+	}
+	queues := map[string]int{hostile: 2}
+	if text := byQueue(queues); strings.ContainsFunc(text, harmful) {
+		t.Errorf("by queue: %q", text)
+	}
+	err := error(harmless{fmt.Errorf("%w: %s\nsecond", ErrRefused, hostile)})
+	if text := err.Error(); strings.ContainsFunc(text, hidden) || !strings.HasSuffix(text, "\nsecond") || !errors.Is(err, ErrRefused) {
+		t.Errorf("the error is %q", text)
+	}
 }
 
 func TestMoveInAPipe(t *testing.T) {

@@ -182,8 +182,8 @@ func TestSentAwayWithinALimit(t *testing.T) {
 	if took := time.Since(begun); took < limit/2 {
 		t.Errorf("they were sent away within %v, with %v for that", took, limit)
 	}
-	if !log.has("60 clients are sent away within 1s") {
-		t.Errorf("the log says %q", log.out.String())
+	if !log.Has("60 clients are sent away within 1s") {
+		t.Errorf("the log says %q", log.String())
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -1,46 +1,21 @@
 package gate
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 )
 
-// lines keeps a log.
-type lines struct {
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.out.Write(b)
-}
-
-func (l *lines) has(what string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.out.String(), what)
-}
-
-// logged has a gate log into lines.
-func logged() (*lines, func(*Config)) {
-	l := new(lines)
-	return l, func(c *Config) {
-		log := logrus.New()
-		log.SetOutput(l)
-		c.Log = log
-	}
+// logged has a gate log where the test can look.
+func logged() (*loggingtest.Lines, func(*Config)) {
+	log, l := loggingtest.New()
+	return l, func(c *Config) { c.Log = log }
 }
 
 func trust(c *Config) { c.ProxyFrom = append(c.ProxyFrom, netip.MustParsePrefix("127.0.0.0/8")) }
@@ -134,8 +109,8 @@ func TestProxyHeaderRefused(t *testing.T) {
 					t.Errorf("got %q", b)
 				}
 			})
-			if !log.has(x.line) || !log.has("127.0.0.1") {
-				t.Errorf("the log says %q", log.out.String())
+			if !log.Has(x.line) || !log.Has("127.0.0.1") {
+				t.Errorf("the log says %q", log.String())
 			}
 			eventually(t, "they are gone", func() bool { return r.gate.stats.Connections.Load() == 0 })
 		})
@@ -179,8 +154,8 @@ func TestOrigins(t *testing.T) {
 		}
 		c.close()
 	}
-	if !log.has("chat.example.org") || !log.has("may not connect") {
-		t.Errorf("the log says %q", log.out.String())
+	if !log.Has("chat.example.org") || !log.Has("may not connect") {
+		t.Errorf("the log says %q", log.String())
 	}
 	for text, ok := range map[string]bool{
 		"": true, "*": true, "https://a.example, http://b.example:8080": true,

@@ -246,8 +246,8 @@ func TestTLSRefused(t *testing.T) {
 					t.Errorf("got %q, %v", b, err)
 				}
 			})
-			if !log.has(x.line) || !log.has("127.0.0.1") {
-				t.Errorf("the log says %q", log.out.String())
+			if !log.Has(x.line) || !log.Has("127.0.0.1") {
+				t.Errorf("the log says %q", log.String())
 			}
 			eventually(t, "they are gone", func() bool { return r.gate.stats.Connections.Load() == 0 })
 		})
@@ -347,8 +347,8 @@ func TestTLSHandshakesAtOnce(t *testing.T) {
 	if _, err := io.ReadAll(fourth.conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("one too many goes on")
 	}
-	if !log.has("too many TLS handshakes") || r.gate.stats.HandshakesFull.Load() != 1 {
-		t.Errorf("the log says %q", log.out.String())
+	if !log.Has("too many TLS handshakes") || r.gate.stats.HandshakesFull.Load() != 1 {
+		t.Errorf("the log says %q", log.String())
 	}
 	for _, c := range []*wire{first, third} {
 		c.close()

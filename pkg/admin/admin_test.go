@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,39 +13,19 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
+
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
 
-// said is a log that can be read while it is written.
-type said struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *said) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(b)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // serve runs a server until the test ends or stop is called.
-func serve(t *testing.T, cfg Config) (s *Server, log *said, stop func() error) {
+func serve(t *testing.T, cfg Config) (s *Server, log *loggingtest.Lines, stop func() error) {
 	t.Helper()
-	log = new(said)
-	logger := logrus.New()
-	logger.SetOutput(log)
-	cfg.Log = logger
+	cfg.Log, log = loggingtest.New()
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

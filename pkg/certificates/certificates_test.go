@@ -56,7 +56,7 @@ func TestRenewal(t *testing.T) {
 	if err := before.echo(); err != nil {
 		t.Errorf("a connection from before the renewal: %v", err)
 	}
-	log.want(t, "certificates were renewed", cfg.Cert, "until=")
+	log.Want(t, "certificates were renewed", cfg.Cert, "until=")
 }
 
 // TestSymbolicLinks are how Kubernetes renews: a folder is swapped below the files.
@@ -74,9 +74,9 @@ func TestSymbolicLinks(t *testing.T) {
 	}
 	f, log := open(t, Config{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")})
 	before := f.loaded.Load().chain[0].SerialNumber
-	log.take() // that it expires within the hour
+	log.Take() // that it expires within the hour
 	f.Reload()
-	log.want(t)
+	log.Want(t)
 
 	link(t, "v2", filepath.Join(dir, "..new"))
 	if err := os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")); err != nil {
@@ -86,7 +86,7 @@ func TestSymbolicLinks(t *testing.T) {
 	if f.loaded.Load().chain[0].SerialNumber.Cmp(before) == 0 {
 		t.Error("the swap was not seen")
 	}
-	log.want(t, "certificates were renewed", "expires in") // within the hour, this one too
+	log.Want(t, "certificates were renewed", "expires in") // within the hour, this one too
 }
 
 func link(t *testing.T, to, name string) {
@@ -130,7 +130,7 @@ func TestBrokenRenewals(t *testing.T) {
 			write(good, goodKey, ca.PEM)
 			f, log := open(t, config(files))
 			before := f.loaded.Load()
-			log.take()
+			log.Take()
 
 			write(c.cert, c.key, c.ca)
 			f.Reload()
@@ -141,9 +141,9 @@ func TestBrokenRenewals(t *testing.T) {
 			for i, part := range c.want {
 				c.want[i] = names.Replace(part)
 			}
-			log.want(t, append(c.want, "level=error", "those from before stay in use")...)
+			log.Want(t, append(c.want, "level=error", "those from before stay in use")...)
 			f.Reload()
-			log.want(t) // once is enough
+			log.Want(t) // once is enough
 
 			if _, err := New(config(files)); !errors.Is(err, ErrFile) && !errors.Is(err, ErrDate) {
 				t.Errorf("at start: got %v", err)
@@ -153,18 +153,18 @@ func TestBrokenRenewals(t *testing.T) {
 			if f.loaded.Load() == before {
 				t.Error("what was mended was not taken")
 			}
-			log.want(t, "can be read again", "certificates were renewed")
+			log.Want(t, "can be read again", "certificates were renewed")
 		})
 	}
 	t.Run("a file that is gone", func(t *testing.T) {
 		files := ca.Write(t, t.TempDir(), certtest.Options{})
 		f, log := open(t, config(files))
-		log.take()
+		log.Take()
 		if err := os.Remove(files.Key); err != nil {
 			t.Fatal(err)
 		}
 		f.Reload()
-		log.want(t, files.Key, "no such file")
+		log.Want(t, files.Key, "no such file")
 	})
 }
 
@@ -173,7 +173,7 @@ func TestBrokenRenewals(t *testing.T) {
 func TestRefused(t *testing.T) {
 	one, two := certtest.NewAuthority(t, "one"), certtest.NewAuthority(t, "two")
 	files, log := open(t, config(one.Write(t, t.TempDir(), certtest.Options{})))
-	log.take()
+	log.Take()
 	foreign, _ := open(t, config(two.Write(t, t.TempDir(), certtest.Options{})))
 	address := serve(t, files.Server(&tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS10}))
 
@@ -275,7 +275,7 @@ func TestExpiry(t *testing.T) {
 	files := ca.Write(t, t.TempDir(), certtest.Options{NotAfter: start.Add(10 * 24 * time.Hour)})
 	now := start
 	f, log := open(t, Config{Cert: files.Cert, Key: files.Key, WarnBefore: 9 * 24 * time.Hour, now: func() time.Time { return now }})
-	log.want(t)
+	log.Want(t)
 	for _, step := range []struct {
 		after time.Duration
 		want  []string
@@ -290,12 +290,12 @@ func TestExpiry(t *testing.T) {
 	} {
 		now = start.Add(step.after)
 		f.Reload()
-		log.want(t, step.want...)
+		log.Want(t, step.want...)
 	}
 	now = start
 	ca.Write(t, filepath.Dir(files.Cert), certtest.Options{NotAfter: start.Add(20 * 24 * time.Hour)})
 	f.Reload()
-	log.want(t, "certificates were renewed")
+	log.Want(t, "certificates were renewed")
 }
 
 func TestConfig(t *testing.T) {
@@ -314,7 +314,7 @@ func TestConfig(t *testing.T) {
 		}
 	}
 	f, log := open(t, Config{CA: files.CA})
-	log.want(t, files.CA, "expires in")
+	log.Want(t, files.CA, "expires in")
 	if f.Client("x").GetClientCertificate != nil || f.Client("x").RootCAs == nil || f.Authorities() == nil {
 		t.Error("a client with an authority only is something else")
 	}

@@ -5,53 +5,17 @@ import (
 	"io"
 	"math/big"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/motto123/minigate/pkg/certificates/certtest"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 )
 
-// lines are what was logged.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// take returns what was logged since the last call.
-func (l *lines) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.text.Reset()
-	return l.text.String()
-}
-
-func (l *lines) want(t *testing.T, parts ...string) {
+func open(t *testing.T, cfg Config) (*Files, *loggingtest.Lines) {
 	t.Helper()
-	got := l.take()
-	for _, part := range parts {
-		if !strings.Contains(got, part) {
-			t.Errorf("the log has no %q:\n%s", part, got)
-		}
-	}
-	if len(parts) == 0 && got != "" {
-		t.Errorf("nothing was to be logged:\n%s", got)
-	}
-}
-
-func open(t *testing.T, cfg Config) (*Files, *lines) {
-	t.Helper()
-	l, log := new(lines), logrus.New()
-	log.SetOutput(l)
+	log, l := loggingtest.New()
 	cfg.Log = log
 	f, err := New(cfg)
 	if err != nil {

@@ -2,10 +2,8 @@ package discovery_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -16,11 +14,11 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
 
 	"github.com/motto123/minigate/pkg/discovery"
+	"github.com/motto123/minigate/pkg/grpcauth/grpctest"
 )
 
 // patience is how long a test waits for what must happen.
@@ -34,28 +32,12 @@ func TestMain(m *testing.M) {
 }
 
 // service is the gRPC service of the tests: who answered is its address.
-const service = "grpc.health.v1.Health"
+const service = grpctest.Service
 
 // serve runs a replica until it is stopped.
 func serve(t testing.TB, address string) (at string, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer(discovery.ServerOption())
-	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	stop = sync.OnceFunc(func() {
-		s.Stop()
-		// Where it was stopped before it could begin, Serve says so.
-		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(stop)
-	return l.Addr().String(), stop
+	return grpctest.ServeAt(t, address, discovery.ServerOption())
 }
 
 func dial(t testing.TB, target string, cfg discovery.Config) *grpc.ClientConn {

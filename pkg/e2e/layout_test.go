@@ -77,6 +77,9 @@ var rules = map[string]rule{
 	"pkg/bench": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/tracing", "pkg/worker",
 	}},
+
+	"pkg/logging/loggingtest": {others: []string{"github.com/sirupsen/logrus"}},
+	"pkg/grpcauth/grpctest":   {others: []string{"google.golang.org/grpc"}},
 }
 
 // listed is what go list says of a package.

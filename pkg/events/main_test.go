@@ -1,7 +1,6 @@
 package events
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 	"github.com/motto123/minigate/proto/emailpb"
 )
 
@@ -83,29 +83,10 @@ func backends(t *testing.T, f func(t *testing.T, c Config)) {
 	t.Run("rabbit", func(t *testing.T) { f(t, config(t, rabbitURL(t))) })
 }
 
-// log is a logger to a buffer that the test may read.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func newLog(t testing.TB) (*logrus.Logger, *log) {
-	l := &log{}
-	logger := logrus.New()
-	logger.SetOutput(l)
-	logger.SetLevel(logrus.InfoLevel)
+// newLog is a log that the test may read, and that is shown where it fails.
+func newLog(t testing.TB) (*logrus.Logger, *loggingtest.Lines) {
+	t.Helper()
+	logger, l := loggingtest.New()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(l.String())
@@ -114,7 +95,7 @@ func newLog(t testing.TB) (*logrus.Logger, *log) {
 	return logger, l
 }
 
-func newEvents(t *testing.T, c Config) (*Events, *log) {
+func newEvents(t *testing.T, c Config) (*Events, *loggingtest.Lines) {
 	t.Helper()
 	logger, l := newLog(t)
 	e, err := New(c, logger)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/certificates/certtest"
+	"github.com/motto123/minigate/pkg/grpcauth/grpctest"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tracing"
 )
@@ -64,7 +65,7 @@ func TestCallers(t *testing.T) {
 			server, log := guard(t, c.server)
 			caller, _ := guard(t, c.caller)
 			address := serve(t, server)
-			err := call(t, connect(t, address, caller.DialOptions()...))
+			err := grpctest.Call(t, grpctest.Connect(t, address, caller.DialOptions()...))
 			if status.Code(err) != c.want {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -72,7 +73,7 @@ func TestCallers(t *testing.T) {
 				t.Errorf("Refused says %v of %v", Refused(err), err)
 			}
 			if c.want == codes.OK {
-				if got := log.take(); got != "" {
+				if got := log.Take(); got != "" {
 					t.Errorf("the log has\n%s", got)
 				}
 				return
@@ -80,7 +81,7 @@ func TestCallers(t *testing.T) {
 			if !strings.Contains(err.Error(), c.reason) {
 				t.Errorf("got %v, want %q", err, c.reason)
 			}
-			got := log.await(t, "a gRPC call was refused")
+			got := log.Await(t, "a gRPC call was refused")
 			for _, part := range []string{"peer=\"127.0.0.1:", c.reason, "/grpc.health.v1.Health/Check"} {
 				if !strings.Contains(got, part) {
 					t.Errorf("the log has no %q:\n%s", part, got)
@@ -89,7 +90,7 @@ func TestCallers(t *testing.T) {
 			if strings.Contains(got, token[:5]) || strings.Contains(err.Error(), token[:5]) {
 				t.Errorf("a token is in the log or in the error: %v\n%s", err, got)
 			}
-			if n := strings.Count(got+log.take(), "refused"); n != 1 {
+			if n := strings.Count(got+log.Take(), "refused"); n != 1 {
 				t.Errorf("got %d lines of one reason", n)
 			}
 		})
@@ -110,11 +111,11 @@ func TestExpiredCaller(t *testing.T) {
 	caller, _ := guard(t, cfg)
 	shown := caller.files.Client("127.0.0.1")
 	shown.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	c := connect(t, address, grpc.WithTransportCredentials(credentials.NewTLS(shown)))
-	if err := call(t, c); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "expired") {
+	c := grpctest.Connect(t, address, grpc.WithTransportCredentials(credentials.NewTLS(shown)))
+	if err := grpctest.Call(t, c); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("got %v", err)
 	}
-	log.await(t, "certificate has expired")
+	log.Await(t, "certificate has expired")
 }
 
 // TestServers: a caller refuses a server that is not one of its authority's, or
@@ -136,12 +137,12 @@ func TestServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server, log := guard(t, c.server)
 			caller, _ := guard(t, c.caller)
-			err := call(t, connect(t, serve(t, server), caller.DialOptions()...))
+			err := grpctest.Call(t, grpctest.Connect(t, serve(t, server), caller.DialOptions()...))
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 			if c.log != "" {
-				if got := log.await(t, c.log); !strings.Contains(got, "a gRPC connection was refused") || !strings.Contains(got, "peer=\"127.0.0.1:") {
+				if got := log.Await(t, c.log); !strings.Contains(got, "a gRPC connection was refused") || !strings.Contains(got, "peer=\"127.0.0.1:") {
 					t.Errorf("the log has\n%s", got)
 				}
 			}
@@ -150,7 +151,7 @@ func TestServers(t *testing.T) {
 	t.Run("the name", func(t *testing.T) {
 		server, _ := guard(t, Config{Files: named})
 		caller, _ := guard(t, Config{Files: good, ServerName: "gate"})
-		if err := call(t, connect(t, serve(t, server), caller.DialOptions()...)); err != nil {
+		if err := grpctest.Call(t, grpctest.Connect(t, serve(t, server), caller.DialOptions()...)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -174,25 +175,25 @@ func TestRenewal(t *testing.T) {
 		}
 	}()
 	address := serve(t, g)
-	before := connect(t, address, g.DialOptions()...)
-	if err := call(t, before); err != nil {
+	before := grpctest.Connect(t, address, g.DialOptions()...)
+	if err := grpctest.Call(t, before); err != nil {
 		t.Fatal(err)
 	}
 	old, _ := guard(t, Config{Files: issue(t, one, certtest.Options{})})
 
 	two.Write(t, dir, certtest.Options{}) // each file by itself: they do not fit for a moment
-	log.await(t, "certificates were renewed")
+	log.Await(t, "certificates were renewed")
 	deadline := time.Now().Add(10 * time.Second)
 	for err := errors.New("not yet"); err != nil; {
 		if time.Now().After(deadline) {
 			t.Fatalf("after the renewal: %v", err)
 		}
-		err = call(t, connect(t, address, g.DialOptions()...))
+		err = grpctest.Call(t, grpctest.Connect(t, address, g.DialOptions()...))
 	}
-	if err := call(t, before); err != nil || before.GetState() != connectivity.Ready {
+	if err := grpctest.Call(t, before); err != nil || before.GetState() != connectivity.Ready {
 		t.Errorf("a connection from before: %v, %v", before.GetState(), err)
 	}
-	if err := call(t, connect(t, address, old.DialOptions()...)); status.Code(err) != codes.Unavailable {
+	if err := grpctest.Call(t, grpctest.Connect(t, address, old.DialOptions()...)); status.Code(err) != codes.Unavailable {
 		t.Errorf("the old authority: got %v", err)
 	}
 }
@@ -276,12 +277,12 @@ func TestConfig(t *testing.T) {
 func TestRefusalsNameTheRequest(t *testing.T) {
 	var off *tracing.Tracer
 	server, log := guard(t, Config{Tokens: "a-token-of-services"})
-	conn := connect(t, serve(t, server, off.ServerOptions()...), off.DialOptions()...)
+	conn := grpctest.Connect(t, serve(t, server, off.ServerOptions()...), off.DialOptions()...)
 	ctx := tracing.With(t.Context(), tracing.Request{Gate: "g", Session: 5, Sequence: 7})
 	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); !Refused(err) {
 		t.Fatalf("got %v", err)
 	}
-	if got := log.await(t, "a gRPC call was refused"); !strings.Contains(got, "gate=g") || !strings.Contains(got, "session=5") || !strings.Contains(got, "request=7") {
+	if got := log.Await(t, "a gRPC call was refused"); !strings.Contains(got, "gate=g") || !strings.Contains(got, "session=5") || !strings.Contains(got, "request=7") {
 		t.Errorf("the log has\n%s", got)
 	}
 }

@@ -2,20 +2,17 @@ package process
 
 import (
 	"bytes"
-	"net"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/certificates"
 	"github.com/motto123/minigate/pkg/certificates/certtest"
 	"github.com/motto123/minigate/pkg/grpcauth"
+	"github.com/motto123/minigate/pkg/grpcauth/grpctest"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/parts"
 )
@@ -49,13 +46,13 @@ func TestSecure(t *testing.T) {
 		t.Fatalf("%v\n%s", err, log)
 	}
 	for name, options := range map[string][]grpc.ServerOption{"gate": p.Gate.GRPCOptions, "auth": p.Process.GRPC} {
-		address := serve(t, options)
+		address := grpctest.Serve(t, options...)
 		for caller, dial := range map[string][]grpc.DialOption{"of gates": p.Worker.GateOptions, "of auth": calls} {
-			if err := call(t, address, dial...); err != nil {
+			if err := grpctest.Call(t, grpctest.Connect(t, address, dial...)); err != nil {
 				t.Errorf("%s: a caller %s: %v", name, caller, err)
 			}
 		}
-		if err := call(t, address, grpc.WithTransportCredentials(insecure.NewCredentials())); status.Code(err) != codes.Unavailable {
+		if err := grpctest.Call(t, grpctest.Connect(t, address)); status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: a caller with nothing: %v", name, err)
 		}
 	}
@@ -106,36 +103,4 @@ func TestSecureFails(t *testing.T) {
 	if _, _, _, err := secured(t, c, []string{"chat"}, false); err == nil {
 		t.Error("a file that is not there was taken")
 	}
-}
-
-func serve(t *testing.T, options []grpc.ServerOption) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer(options...)
-	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return l.Addr().String()
-}
-
-func call(t *testing.T, address string, options ...grpc.DialOption) error {
-	t.Helper()
-	c, err := grpc.NewClient("passthrough:///"+address, options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = grpc_health_v1.NewHealthClient(c).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	if closed := c.Close(); closed != nil {
-		t.Error(closed)
-	}
-	return err
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 	"github.com/motto123/minigate/proto/authpb"
 	"github.com/motto123/minigate/proto/commonpb"
 )
@@ -21,10 +22,10 @@ func find(_ context.Context, in *authpb.FindRequest) (*authpb.FindResponse, erro
 	return &authpb.FindResponse{User: &authpb.User{Id: 1 << 60, Account: in.GetAccount(), EmailVerified: true}}, nil
 }
 
-func service(t *testing.T, b bus.Bus, name string, register func(*Worker)) (*Worker, *logs) {
+func service(t *testing.T, b bus.Bus, name string, register func(*Worker)) (*Worker, *loggingtest.Lines) {
 	t.Helper()
-	l := &logs{}
-	w := New(name, Config{Bus: b, Log: l.logger()})
+	logger, l := logged()
+	w := New(name, Config{Bus: b, Log: logger})
 	register(w)
 	run(t, w)
 	return w, l

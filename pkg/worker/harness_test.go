@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
@@ -19,35 +18,18 @@ import (
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/bus/mem"
 	"github.com/motto123/minigate/pkg/failure"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/commonpb"
 )
 
 const wait = 10 * time.Second
 
-// logs is what a worker has logged.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logs) logger() *logrus.Logger {
-	logger := logrus.New()
-	logger.SetOutput(l)
+// logged is a log, with what is for debugging, and what is in it.
+func logged() (*logrus.Logger, *loggingtest.Lines) {
+	logger, l := loggingtest.New()
 	logger.SetLevel(logrus.DebugLevel)
-	return logger
+	return logger, l
 }
 
 func quiet() *logrus.Logger {

@@ -142,8 +142,8 @@ func TestLive(t *testing.T) {
 // A request's lines in the log can be found by what names it.
 func TestLogNamesTheRequest(t *testing.T) {
 	b := newMem(t)
-	var said logs
-	w := New("auth", Config{Bus: b, Log: said.logger()})
+	logger, said := logged()
+	w := New("auth", Config{Bus: b, Log: logger})
 	Handle(w, "auth.panic", func(context.Context, *authpb.FindRequest) (*authpb.FindResponse, error) { panic("on purpose") }, Public())
 	run(t, w)
 	g := newGate(t, b, bus.NewTopology(""), "g1")

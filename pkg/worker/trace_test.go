@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 	"github.com/motto123/minigate/pkg/tracing"
 	"github.com/motto123/minigate/pkg/tracing/tracingtest"
 	"github.com/motto123/minigate/proto/authpb"
@@ -26,11 +27,11 @@ const (
 func ofGate(flags byte) []byte { return []byte{0x0a, 15: 0x9c, 16: 0xb7, 23: 0x31, 24: flags} }
 
 // tracedWorker answers auth.find, with a push on the way, and runs.
-func tracedWorker(t *testing.T, tracer *tracing.Tracer) (g *gate, said *logs, fields func() map[string]any) {
+func tracedWorker(t *testing.T, tracer *tracing.Tracer) (g *gate, said *loggingtest.Lines, fields func() map[string]any) {
 	t.Helper()
 	b := newMem(t)
-	said = new(logs)
-	w := New("auth", Config{Bus: b, Log: said.logger(), Tracer: tracer})
+	logger, said := logged()
+	w := New("auth", Config{Bus: b, Log: logger, Tracer: tracer})
 	got := make(chan map[string]any, 16)
 	Handle(w, "auth.find", func(ctx context.Context, in *authpb.FindRequest) (*authpb.FindResponse, error) {
 		got <- tracing.Fields(ctx)

@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -12,41 +11,20 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/sirupsen/logrus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/motto123/minigate/pkg/logging/loggingtest"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/tracing/tracingtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// logs is what an exporter has logged.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // run runs an exporter; stop ends it, and says how long that took.
-func run(t *testing.T, cfg Config) (e *Exporter, said *logs, stop func() time.Duration) {
+func run(t *testing.T, cfg Config) (e *Exporter, said *loggingtest.Lines, stop func() time.Duration) {
 	t.Helper()
-	said = new(logs)
-	logger := logrus.New()
-	logger.SetOutput(said)
-	cfg.Log = logger
+	cfg.Log, said = loggingtest.New()
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -195,9 +173,7 @@ func TestTheEndIsBounded(t *testing.T) {
 
 // TestLostIsSaidOnceInAWhile: with the number since the last time.
 func TestLostIsSaidOnceInAWhile(t *testing.T) {
-	said := new(logs)
-	logger := logrus.New()
-	logger.SetOutput(said)
+	logger, said := loggingtest.New()
 	s := &spans{log: logger}
 	for range 5 {
 		s.lose(2, errors.New("away"))

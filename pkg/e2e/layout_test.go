@@ -72,7 +72,7 @@ var rules = map[string]rule{
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
 	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
 	"pkg/replay": {own: []string{
-		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape",
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape", "pkg/tracing",
 	}},
 	"pkg/bench": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/sensitive", "pkg/settings", "pkg/stack", "pkg/tape", "pkg/tracing", "pkg/worker",

@@ -32,7 +32,7 @@ type rule struct {
 
 var (
 	clients  = []string{"pkg/client", "pkg/terminal", "pkg/load", "pkg/bench", "pkg/tail", "pkg/replay"}
-	carriers = []string{"pkg/bus/rabbit", "pkg/bus/mem"}
+	carriers = []string{"pkg/bus/rabbit", "pkg/bus/mem", "pkg/tape/stream"}
 )
 
 // rules are the design's table of folders, completed for the packages of pkg that
@@ -75,7 +75,7 @@ var rules = map[string]rule{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape", "pkg/tracing",
 	}},
 	"pkg/bench": {own: []string{
-		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/settings", "pkg/stack", "pkg/tracing", "pkg/worker",
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/sensitive", "pkg/settings", "pkg/stack", "pkg/tape", "pkg/tracing", "pkg/worker",
 	}},
 
 	"pkg/logging/loggingtest": {others: []string{"github.com/sirupsen/logrus"}},

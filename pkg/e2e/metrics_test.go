@@ -102,7 +102,7 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("%s is %+v, docs/operations.md says %+v", name, f, written[name])
 			}
 		}
-		for _, name := range regexp.MustCompile(`minigate_(?:gate|bus|worker|events|tracing)_\w+`).FindAllString(operations(t), -1) {
+		for _, name := range regexp.MustCompile(`minigate_(?:gate|bus|worker|events|tape|tracing)_\w+`).FindAllString(operations(t), -1) {
 			if _, ok := found[name]; !ok {
 				t.Errorf("docs/operations.md speaks of %s, which no process has", name)
 			}

@@ -189,7 +189,7 @@ func forgetBroker(t *testing.T, topology bus.Topology) {
 		return
 	}
 	queues := []string{
-		topology.DeadQueue(), topology.EventQueue("auth", "session.closed"),
+		topology.TapeStream(), topology.DeadQueue(), topology.EventQueue("auth", "session.closed"),
 		topology.EventQueue("email", "email.verification"), topology.EventQueue("email", "email.password_reset"),
 	}
 	for _, service := range []string{"auth", "chat", "email", "echo", "greet"} {

@@ -1,12 +1,16 @@
 package process
 
 import (
+	"context"
 	"path/filepath"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tape"
 	"github.com/motto123/minigate/pkg/tape/stream"
+	"github.com/motto123/minigate/pkg/worker"
 )
 
 // TapeConfig says what is recorded of what workers take and answer.
@@ -35,14 +39,13 @@ func (c *TapeConfig) settings(s settings.Set, size int) {
 
 // recordStream has the workers recorded in a stream of RabbitMQ.
 func (p *process) recordStream() error {
-	store, err := stream.NewStore(stream.Config{
+	r, err := stream.NewRecorder(stream.Config{
 		URL: p.RabbitMQ, Topology: p.topology, MaxBytes: int64(p.Tape.Size), MaxAge: p.Tape.Age, Log: p.log,
-	})
+	}, p.Ending)
 	if err != nil {
 		return err
 	}
-	p.Parts.Start("the tape's stream", store.Run)
-	return p.record(store)
+	return p.record(r)
 }
 
 // recordFolder has them recorded in the folder of this process.
@@ -54,13 +57,18 @@ func (p *process) recordFolder() error {
 		return err
 	}
 	p.Parts.Closing("the tape", folder)
-	return p.record(folder)
+	return p.record(tape.NewRecorder(tape.RecorderConfig{Store: folder, Ending: p.Ending, Log: p.log}))
 }
 
-// record starts what the workers record with. It ends after them, when all of it is
-// kept.
-func (p *process) record(store tape.Store) error {
-	r := tape.NewRecorder(tape.RecorderConfig{Store: store, Ending: p.Ending, Log: p.log})
+// recorder is what workers record with.
+type recorder interface {
+	worker.Tape
+	prometheus.Collector
+	Run(context.Context) error
+}
+
+// record starts it. It ends after the workers, when all is kept.
+func (p *process) record(r recorder) error {
 	p.Worker.Tape = r
 	p.Parts.Start("tape", r.Run)
 	return p.Process.Admin.Measure(r)

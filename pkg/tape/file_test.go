@@ -160,6 +160,22 @@ func TestReadEnds(t *testing.T) {
 	}); err != nil || n != 4 {
 		t.Errorf("at the end of its context: %v, and %d entries", err, n)
 	}
+	// Between two entries that were written together, too.
+	f := createFolder(t, FolderConfig{Path: t.TempDir(), MaxBytes: 1 << 20})
+	write(t, f, 0, 10)
+	for _, following := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		n = 0
+		if err := openFile(t, f.cfg.Path).Read(ctx, Start{}, following, func(*Entry) error {
+			if n++; n == 3 {
+				cancel()
+			}
+			return nil
+		}); err != nil || n != 3 {
+			t.Errorf("at the end of its context, within a batch: %v, and %d entries", err, n)
+		}
+		cancel()
+	}
 	ended, reading := make(chan error, 1), make(chan struct{}, 10)
 	other, err := OpenFile(path)
 	if err != nil {

@@ -249,6 +249,9 @@ func TestTornTail(t *testing.T) {
 			following := follow(t, s, Start{})
 			following.want(t, 0, 6)
 			f := createFolder(t, FolderConfig{Path: dir, MaxBytes: 1 << 20})
+			if info, err := f.current.Stat(); err != nil || info.Size() != whole {
+				t.Errorf("%d bytes are left, want %d; %v", info.Size(), whole, err)
+			}
 			write(t, f, 6, 20)
 			following.want(t, 6, 20)
 			got, places := readAll(t, s, Start{})

@@ -63,6 +63,76 @@ func TestFollowLive(t *testing.T) {
 	live.want(t, first+1, n)
 }
 
+// A place that is not there yet is waited for, and what comes before it is passed over.
+func TestFollowFromBehindTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	f := createFolder(t, FolderConfig{Path: dir, MaxBytes: 1 << 20})
+	write(t, f, 0, 100)
+	for what, start := range map[string]Start{"place": {Position: &Position{Offset: 200, Index: 1}}, "time": {Since: request(401).Time}} {
+		later := follow(t, openFile(t, dir), start)
+		tick := time.NewTicker(2 * time.Millisecond)
+		n, first := int(f.current.offset)*2, -1
+		if n < 400 {
+			for ; n < 500; n += 2 {
+				write(t, f, n, n+2)
+				<-tick.C
+			}
+		}
+		tick.Stop()
+		select {
+		case first = <-later.got:
+		case <-time.After(patience):
+		}
+		if want := map[string]int{"place": 401, "time": 400}[what]; first != want {
+			t.Errorf("from a %s: the first one is %d, want %d", what, first, want)
+		}
+	}
+}
+
+// What was not whole when it was read, and is when there is another file, is not passed
+// over.
+func TestRecordThatBecomesWhole(t *testing.T) {
+	dir := t.TempDir()
+	f := createFolder(t, FolderConfig{Path: dir, MaxBytes: 8 << 10})
+	for len(f.segments) < 2 {
+		n := int(f.current.offset) * 2
+		write(t, f, n, n+2)
+	}
+	first := f.segments[0]
+	path := first.path(dir)
+	whole, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Truncate(path, first.size-1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, ok := openFile(t, dir).(*fileSource)
+	if !ok {
+		t.Fatal("it is another source")
+	}
+	var got []int
+	r := &reader{source: source, ctx: t.Context(), again: -1, each: func(e *Entry) error {
+		n, err := strconv.Atoi(string(e.Envelope))
+		got = append(got, n)
+		return err
+	}}
+	defer r.close()
+	more, err := r.begin()
+	for more && err == nil {
+		if r.again >= 0 && len(got) < int(f.segments[1].first)*2 { // it was read once
+			err = os.WriteFile(path, whole, 0o600)
+		}
+		if err == nil {
+			more, err = r.step()
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRange(t, "all", got, 0, int(f.current.offset)*2)
+}
+
 // TestFollowKilledWriter: another process writes until it is killed, and a further one
 // goes on.
 func TestFollowKilledWriter(t *testing.T) {

@@ -78,9 +78,6 @@ func (r *reader) begin() (bool, error) {
 	r.lastFile, r.lastByte = last.first, last.size
 	position := r.start.Position
 	live := r.start.Live && position == nil && r.start.Since.IsZero()
-	if live && !r.follow {
-		return false, nil
-	}
 	for i, file := range files {
 		if i+1 < len(files) && (live || position != nil && files[i+1].first <= position.Offset) {
 			continue

@@ -3,12 +3,14 @@ package stream
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sirupsen/logrus/hooks/test"
 
+	"github.com/motto123/minigate/pkg/metrics/metricstest"
 	"github.com/motto123/minigate/pkg/tape"
 )
 
@@ -217,5 +219,44 @@ func TestNewStream(t *testing.T) {
 			return err == nil
 		})
 		w.stop()
+	}
+}
+
+// TestRecorder: what is recorded is in the stream when Run has ended, also where nobody
+// had been connected yet; and Run ends where there is no broker.
+func TestRecorder(t *testing.T) {
+	url := broker(t)
+	topology := own(t, url)
+	log, _ := test.NewNullLogger()
+	for i, to := range []string{url, "amqp://guest:guest@127.0.0.1:1/"} {
+		r, err := NewRecorder(Config{URL: to, Topology: topology, MaxBytes: 1 << 20, MaxAge: time.Hour, Log: log}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		for n := range 10 {
+			r.Record(tape.Entry{Kind: tape.Requests, Time: time.Now(), Worker: strconv.Itoa(n)})
+		}
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(patience):
+			t.Fatal("Run does not end")
+		}
+		kept, lost := "10", "0"
+		if i == 1 {
+			kept, lost = "0", "10"
+		}
+		metricstest.Expect(t, r, "minigate_tape_entries_total "+kept, `minigate_tape_dropped_total{reason="lost"} `+lost)
+		got, _ := readAll(t, open(t, url, topology), tape.Start{})
+		wantRange(t, "all", got, 0, 10)
+	}
+	if _, err := NewRecorder(Config{}, nil); err == nil {
+		t.Error("no URL is taken")
 	}
 }

@@ -130,8 +130,6 @@ func (r *Recorder) Spans() (all Spans) {
 	return all
 }
 
-func text(v attribute.Value) string { return v.String() }
-
 // Collector takes spans by OTLP over gRPC.
 type Collector struct {
 	collector.UnimplementedTraceServiceServer

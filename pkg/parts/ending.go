@@ -52,6 +52,9 @@ func (e *Ending) Within(parent context.Context, limit time.Duration) (context.Co
 	if e == nil {
 		return ctx, cancel
 	}
+	if e.hurried.Err() != nil {
+		cancel() // at once, and not by a goroutine that may come late
+	}
 	stop := context.AfterFunc(e.hurried, cancel)
 	return ctx, func() {
 		stop()

@@ -139,8 +139,11 @@ func (e *Exporter) Run(ctx context.Context) error {
 	within, cancel := e.cfg.Ending.Within(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	// Its error is that of within, or what the spans have told the log.
-	_ = e.provider.Shutdown(within)
+	_ = e.spans.Shutdown(within)
 	e.cut()
+	// The provider alone would not do: where there is no time left it forgets its
+	// processors without a word to them, and their goroutines stay.
+	_ = e.provider.Shutdown(within)
 	e.spans.end()
 	return nil
 }

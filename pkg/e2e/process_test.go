@@ -196,7 +196,7 @@ func (o *output) waiting() <-chan struct{} {
 
 // tail is as much of an output as anybody will read.
 func tail(text string) string {
-	const first, last = 8 << 10, 24 << 10
+	const first, last = 2 << 10, 6 << 10
 	if len(text) <= first+last {
 		return text
 	}

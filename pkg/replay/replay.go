@@ -94,8 +94,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err == nil {
 		err = read.err
 	}
-	if err == nil { // all that was read was sent
-		result.Next = read.next
+	if err == nil { // all that was read was sent, or refused
+		if result.Next = read.next; r.refused != nil && r.refused.Before(result.Next) {
+			result.Next = *r.refused
+		}
 	}
 	result.Malformed, result.GivenUp = read.malformed, read.givenUp
 	result.Masked, result.Repeated = read.masked, read.repeated

@@ -33,9 +33,10 @@ type run struct {
 	floor    tape.Place // of the reader
 	services map[string]bool
 
-	last      time.Time // when something was sent or answered last
-	hurry     bool      // the pace does not matter any more
-	congested bool      // nothing more is taken until something is confirmed
+	last        time.Time   // when something was sent or answered last
+	interrupted bool        // nothing more is taken
+	refused     *tape.Place // the first that was not taken, then
+	congested   bool        // nothing more is sent until something is confirmed
 }
 
 // job is a call on its way. It is done with when it has been sent, its end is known,
@@ -115,8 +116,12 @@ func (r *run) loop(ctx context.Context, read *reader) error {
 				r.cfg.Progress(r.result())
 			}
 		case <-interrupted:
-			interrupted, r.hurry = nil, true
-			r.release()
+			interrupted, r.interrupted = nil, true
+			if j := r.held; j != nil {
+				r.held = nil
+				delete(r.jobs, j.call)
+				r.refuse(j.call)
+			}
 		case err := <-r.link.failed:
 			return err
 		}
@@ -125,14 +130,16 @@ func (r *run) loop(ctx context.Context, read *reader) error {
 
 // take takes what the reader tells.
 func (r *run) take(e event) {
-	if e.send {
+	if e.send && r.interrupted {
+		r.refuse(e.call)
+	} else if e.send {
 		r.floor = e.floor
 		j := &job{call: e.call}
 		r.jobs[e.call] = j
 		if r.held = j; r.res.First.IsZero() {
 			r.res.First, r.res.Began = e.call.Taken, time.Now()
 		}
-		if r.hurry || r.cfg.Speed <= 0 || !r.due(e.call).After(time.Now()) {
+		if r.cfg.Speed <= 0 || !r.due(e.call).After(time.Now()) {
 			r.release()
 		}
 	}
@@ -141,6 +148,13 @@ func (r *run) take(e event) {
 			j.known = true
 			r.finish(j)
 		}
+	}
+}
+
+// refuse leaves a call to the next run.
+func (r *run) refuse(c *tape.Call) {
+	if r.refused == nil || c.Place.Before(*r.refused) {
+		r.refused = &c.Place
 	}
 }
 
@@ -155,7 +169,7 @@ func (r *run) allKnown() {
 
 // due is when a call is to be sent.
 func (r *run) due(c *tape.Call) time.Time {
-	if r.hurry || r.cfg.Speed <= 0 {
+	if r.cfg.Speed <= 0 {
 		return time.Time{}
 	}
 	return r.res.Began.Add(time.Duration(float64(c.Taken.Sub(r.res.First)) / r.cfg.Speed))
@@ -339,6 +353,9 @@ func (r *run) result() Result {
 		if c.Place.Before(res.Next) {
 			res.Next = c.Place
 		}
+	}
+	if r.refused != nil && r.refused.Before(res.Next) {
+		res.Next = *r.refused
 	}
 	res.Called = r.cfg.Gate.Calls()
 	return res

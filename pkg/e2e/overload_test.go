@@ -137,10 +137,12 @@ func (o *overload) step(what string, d time.Duration) {
 // metric is what the gate says of itself.
 func (o *overload) metric(name string) (v float64) {
 	o.t.Helper()
-	_, body := fetch(o.t, o.admin, "/metrics")
+	begun := time.Now()
+	code, body := fetch(o.t, o.admin, "/metrics")
+	o.t.Logf("SCRAPE %v", time.Since(begun))
 	_, value, found := strings.Cut(body, "\n"+name+" ")
 	if _, err := fmt.Sscan(value, &v); !found || err != nil {
-		o.t.Fatalf("the gate has no metric %s", name)
+		o.t.Fatalf("the gate has no metric %s: code %d, %d bytes that end in %q", name, code, len(body), body[max(0, len(body)-200):])
 	}
 	return v
 }

@@ -84,6 +84,7 @@ type bench struct {
 
 	profiles, profiled string   // while profiles are taken: folder, and the load's name
 	variables          []string // of the gates' environment
+	working            []string // of the workers'
 	tape               bool     // is on
 }
 
@@ -108,7 +109,7 @@ func Run(ctx context.Context, cfg Config) (report *Report, err error) {
 		return nil, fmt.Errorf("bench: got a duration of %v and %d connections, want more than 0", b.Duration, b.Connections)
 	}
 	parts := []func(context.Context) error{
-		b.broker, b.echoes, b.paths, b.sturdy, b.embedded, b.scale, b.overload, b.taped, b.collector, b.growth, b.pushes, b.profile,
+		b.broker, b.echoes, b.paths, b.sturdy, b.embedded, b.scale, b.overload, b.taped, b.scheduler, b.collector, b.growth, b.pushes, b.profile,
 	}
 	if b.Million {
 		if b.Sessions <= 0 || b.Hold <= 0 || b.Over != "tcp" && b.Over != "websocket" {
@@ -147,6 +148,7 @@ const (
 	groupScale    = "several gates and workers, over TCP"
 	groupLoad     = "latency over load: requests at a fixed rate, over TCP"
 	groupTape     = "the tape: workers record what they take and answer, over TCP"
+	groupSchedule = "processors of a gate and a worker (GOMAXPROCS), over TCP"
 	groupGC       = "settings of the garbage collector of a gate, over TCP"
 	groupIdle     = "idle sessions"
 	groupPush     = "push of 200 bytes to a group, over WebSocket"
@@ -168,17 +170,24 @@ func (b *bench) broker(ctx context.Context) error {
 		{sureName + ", persistent", roundTrip{inFlight: clients, perMessage: 1, sure: true, persistent: true}},
 		{sureName + ", quorum queue", roundTrip{inFlight: clients, perMessage: 1, sure: true, persistent: true, quorum: true}},
 	} {
-		t := v.trip
-		t.url, t.payload, t.warmup, t.duration = b.RabbitMQ, payload, b.Duration/3, b.Duration
-		got, err := t.run(ctx)
-		if err != nil {
+		if err := b.trip(ctx, groupBroker, v.name, v.trip); err != nil {
 			return err
 		}
-		b.report.add(Row{
-			Group: groupBroker, Name: v.name, Value: got.perSecond, Unit: perSecond,
-			P50: milliseconds(got.p50), P99: milliseconds(got.p99),
-		})
 	}
+	return nil
+}
+
+// trip measures one way of using RabbitMQ alone.
+func (b *bench) trip(ctx context.Context, group, name string, t roundTrip) error {
+	t.url, t.payload, t.warmup, t.duration = b.RabbitMQ, payload, b.Duration/3, b.Duration
+	got, err := t.run(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.add(Row{
+		Group: group, Name: name, Value: got.perSecond, Unit: perSecond,
+		P50: milliseconds(got.p50), P99: milliseconds(got.p99),
+	})
 	return nil
 }
 

@@ -50,7 +50,7 @@ func TestQuick(t *testing.T) {
 		}
 	}
 	for group, want := range map[string]int{
-		groupBroker: 9, groupEcho: 6, groupPath: 8, groupSturdy: 4, groupMem: 6, groupScale: 2, groupLoad: 2, groupTape: 4, groupGC: 2, groupIdle: 10, groupPush: 5,
+		groupBroker: 9, groupEcho: 6, groupPath: 14, groupSturdy: 4, groupMem: 6, groupScale: 2, groupLoad: 2, groupTape: 8, groupSchedule: 6, groupGC: 2, groupIdle: 10, groupPush: 5,
 	} {
 		if rows[group] != want {
 			t.Errorf("%d lines about %s, want %d", rows[group], group, want)

@@ -145,6 +145,53 @@ func (b *bench) overload(ctx context.Context) error {
 	return nil
 }
 
+// scheduler measures a gate and a worker that have a processor each, as where a
+// container gets one, against those that may use all: then the threads of each wake
+// fewer of their own.
+func (b *bench) scheduler(ctx context.Context) error {
+	defer func() { b.variables, b.working = nil, nil }()
+	for _, s := range mainShapes() {
+		for _, all := range []bool{true, false} {
+			b.variables = []string{"GOMAXPROCS=1"}
+			if all {
+				b.variables = nil
+			}
+			b.working = b.variables
+			gates, workers, err := b.startPath(ctx, 1, 1)
+			if err != nil {
+				return err
+			}
+			before, err := newClock(gates[0].process, workers[0])
+			if err != nil {
+				return err
+			}
+			r, err := b.driveFor(ctx, b.Duration/2, gates[0].addresses["tcp"], s)
+			if err != nil {
+				return err
+			}
+			row := requestRow(groupSchedule, scheduleName(s, all), r)
+			if !all {
+				row.compare(b.report, scheduleName(s, true), row.Value, nil)
+			}
+			if row.Note, err = before.shares(r, gates[0].process, workers[0]); err != nil {
+				return err
+			}
+			b.report.add(row)
+			if err := b.stopChildren(0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func scheduleName(s shape, all bool) string {
+	if all {
+		return s.String() + ", all processors"
+	}
+	return s.String() + ", one each"
+}
+
 // collector measures what the settings of Go's garbage collector do to a gate.
 func (b *bench) collector(ctx context.Context) error {
 	settings := [][]string{{"GOGC=100"}, {"GOGC=50"}, {"GOGC=200"}, {"GOGC=400"}, {"GOMEMLIMIT=64MiB"}, {"GOGC=off", "GOMEMLIMIT=128MiB"}}

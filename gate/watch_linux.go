@@ -1,13 +1,13 @@
 package gate
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +22,8 @@ type watcher struct {
 	epoll *os.File
 	ready syscall.RawConn // of epoll
 	fd    int             // of epoll
-	bell  int             // an eventfd, rung by wake and stop
 
+	rung    atomic.Bool // by wake and stop, and not heard yet
 	stopped atomic.Bool
 }
 
@@ -42,13 +42,6 @@ func openWatcher() (*watcher, error) {
 	if w.ready, err = w.epoll.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open an epoll: %w", err), w.epoll.Close())
 	}
-	if w.bell, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
-		return nil, errors.Join(fmt.Errorf("open an eventfd: %w", err), w.epoll.Close())
-	}
-	err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, w.bell, &unix.EpollEvent{Fd: int32(w.bell), Events: unix.EPOLLIN})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("watch an eventfd: %w", err), w.close())
-	}
 	return w, nil
 }
 
@@ -59,28 +52,35 @@ func (w *watcher) add(fd int) error {
 }
 
 // wake has run call woken, soon. It may be called by anybody, until close.
-func (w *watcher) wake() error { return w.ring() }
+//
+// It rings by a deadline that has passed: the runtime then makes the goroutine that
+// waits runnable itself, without the system calls and the detour through the kernel
+// that an eventfd takes.
+func (w *watcher) wake() error {
+	if w.rung.Swap(true) {
+		return nil
+	}
+	if err := w.epoll.SetReadDeadline(passed); err != nil {
+		return fmt.Errorf("wake a loop: %w", err)
+	}
+	return nil
+}
+
+// passed is a time that is over.
+var passed = time.Unix(1, 0)
 
 // stop ends run.
 func (w *watcher) stop() error {
 	w.stopped.Store(true)
-	return w.ring()
+	return w.wake()
 }
 
-func (w *watcher) ring() error {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	for {
-		_, err := unix.Write(w.bell, one[:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err == nil, errors.Is(err, unix.EAGAIN): // it rings as it never was heard
-			return nil
-		default:
-			return fmt.Errorf("wake a loop: %w", err)
-		}
-	}
+// hear has the next wake ring again. What was asked for before is seen by who looks
+// after it.
+func (w *watcher) hear() error {
+	err := w.epoll.SetReadDeadline(time.Time{})
+	w.rung.Store(false)
+	return err
 }
 
 // run calls serve with what happens to each socket, woken after wake, and turned
@@ -94,16 +94,17 @@ func (w *watcher) run(serve func(fd int, what happening), woken, turned func()) 
 		return n > 0 || failed != nil // or wait
 	}
 	for {
-		if err := errors.Join(w.ready.Read(look), failed); err != nil {
+		err := w.ready.Read(look)
+		rung := errors.Is(err, os.ErrDeadlineExceeded)
+		if rung {
+			err = w.hear()
+			look(0)
+		}
+		if err = errors.Join(err, failed); err != nil {
 			return fmt.Errorf("wait for connections: %w", err)
 		}
-		rung := false
 		for i := range events[:n] {
 			e := &events[i]
-			if int(e.Fd) == w.bell {
-				rung = true
-				continue
-			}
 			serve(int(e.Fd), happening{
 				readable: e.Events&(unix.EPOLLIN|unix.EPOLLPRI) != 0,
 				hungUp:   e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0,
@@ -111,8 +112,6 @@ func (w *watcher) run(serve func(fd int, what happening), woken, turned func()) 
 			})
 		}
 		if rung {
-			var count [8]byte
-			_, _ = unix.Read(w.bell, count[:]) // before it is answered: who comes later rings again
 			if w.stopped.Load() {
 				return nil
 			}
@@ -141,4 +140,4 @@ func (w *watcher) happened(events []unix.EpollEvent) (int, error) {
 	}
 }
 
-func (w *watcher) close() error { return errors.Join(unix.Close(w.bell), w.epoll.Close()) }
+func (w *watcher) close() error { return w.epoll.Close() }

@@ -11,12 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
-	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,9 +20,9 @@ import (
 	"github.com/motto123/minigate/pkg/dead"
 	"github.com/motto123/minigate/pkg/health"
 	"github.com/motto123/minigate/pkg/load"
-	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/process"
 	"github.com/motto123/minigate/pkg/replay"
+	"github.com/motto123/minigate/pkg/service"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tail"
 	"github.com/motto123/minigate/pkg/terminal"
@@ -40,24 +36,18 @@ var schema string
 var version, commit string
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := service.Interrupted()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once, unless graceful listens
-	if err := newRoot().ExecuteContext(ctx); err != nil {
-		if ended := new(process.Ended); errors.As(err, &ended) {
-			os.Exit(ended.Code)
-		}
-		if differ := new(replay.DifferError); errors.As(err, &differ) {
-			os.Exit(differ.ExitCode()) // it has said in what
-		}
-		fmt.Fprintln(os.Stderr, "minigate:", err)
-		os.Exit(process.ExitFailed)
+	err := newRoot().ExecuteContext(ctx)
+	if differ := new(replay.DifferError); errors.As(err, &differ) {
+		os.Exit(differ.ExitCode()) // it has said in what
 	}
+	os.Exit(service.ExitCode("minigate", err))
 }
 
 func newRoot() *cobra.Command {
 	var (
-		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate, Version: buildVersion()}
+		served   = process.Config{Schema: schema, DefaultGate: terminal.DefaultGate, Version: service.Version(version, commit)}
 		client   terminal.Command
 		tailed   tail.Command
 		replayed replay.Command
@@ -109,7 +99,7 @@ func newRoot() *cobra.Command {
 		bench.ServeCommand(newRoot),
 		command("health", "Ask the process in this container whether it is ready", cobra.NoArgs, asked.Run, under("Health", asked.Settings)),
 		command("version", "Print the version", cobra.NoArgs, func(context.Context, []string) error {
-			fmt.Println("minigate", buildVersion(), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+			fmt.Println("minigate", service.Version(version, commit), runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 			return nil
 		}),
 	)
@@ -130,30 +120,10 @@ func example(text string, c *cobra.Command) *cobra.Command {
 	return c
 }
 
-// graceful has a process that is told to stop finish what it has begun: a second
-// signal makes it hurry, a third one ends it at once.
+// graceful has a process that is told to stop finish what it has begun.
 func graceful(c *process.Config, run func(*process.Config, context.Context, []string) error) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
-		c.Ending = parts.NewEnding()
-		signals := make(chan os.Signal, 2)
-		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-		over := make(chan struct{})
-		var listening sync.WaitGroup
-		listening.Go(func() {
-			for range 2 {
-				select {
-				case <-signals:
-				case <-over:
-					return
-				}
-			}
-			signal.Stop(signals) // the third has the effect that signals have by themselves
-			c.Ending.Hurry()
-		})
-		defer listening.Wait()
-		defer close(over)
-		defer signal.Stop(signals)
-		return run(c, ctx, args)
+		return service.Graceful(ctx, c, func(ctx context.Context) error { return run(c, ctx, args) })
 	}
 }
 
@@ -165,17 +135,4 @@ func under(heading string, declare func(settings.Set)) func(settings.Set) {
 // check has a command refuse settings that do not go together.
 func check(f func(names []string) error) func(*cobra.Command, []string) error {
 	return func(_ *cobra.Command, names []string) error { return f(names) }
-}
-
-func buildVersion() string {
-	if version != "" && commit != "" {
-		return version + " (" + commit + ")"
-	}
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

@@ -62,6 +62,7 @@ var rules = map[string]rule{
 	"pkg/terminal":      {own: []string{"codec", "proto", "pkg/client", "pkg/failure", "pkg/settings"}},
 	"pkg/health":        {own: []string{"pkg/settings"}},
 	"pkg/process":       {own: []string{"codec", "proto", "pkg", "gate", "workers"}, never: clients},
+	"pkg/service":       {own: []string{"codec", "proto", "pkg", "gate", "workers"}, never: clients},
 	"pkg/presence":      {others: []string{"github.com/redis/go-redis/v9", "github.com/pkg/errors"}},
 	"pkg/authrpc":       {own: []string{"proto", "pkg/certificates", "pkg/discovery", "pkg/grpcauth", "pkg/settings", "pkg/tracing"}, others: []string{"google.golang.org/grpc", "github.com/sirupsen/logrus"}},
 	"pkg/certificates":  {own: []string{"pkg/settings"}},

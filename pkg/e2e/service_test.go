@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +14,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	"github.com/motto123/minigate/pkg/bus"
 )
 
 // TestNewServiceIsCallableAtOnce: what starts beside running gates is there for
@@ -76,10 +75,9 @@ func TestReadmeWorker(t *testing.T) {
 	}
 
 	w := newWorld(t)
-	w.topology = bus.NewTopology("") // the example names no other
-	t.Cleanup(func() { forgetQueue(t, w.rabbitmq, w.topology.WorkerQueue("greet")) })
-	g := w.gate()
-	greet := start(t, []string{"MINIGATE_RABBITMQ=" + w.rabbitmq}, binary)
+	t.Cleanup(func() { forgetAny(t, w.rabbitmq, w.topology.WorkerQueue("greet"), w.topology.TapeStream()) })
+	g, admin := w.gate(), freePort(t)
+	greet := start(t, w.env(), binary, "--admin", admin)
 	w.consumed("greet", 1)
 	// The commands beside it in README.md, at this test's address.
 	if got := command(t, nil, 0, "call", "greet.hello", `"world"`, "--gate", g.ws); got != "\"hello, world\"\n" {
@@ -88,8 +86,29 @@ func TestReadmeWorker(t *testing.T) {
 	if got := command(t, nil, 1, "call", "greet.hello", `""`, "--gate", g.tcp); !strings.Contains(got, "INVALID_ARGUMENT: whom?") {
 		t.Errorf("greet.hello of nobody prints %q", got)
 	}
+	// It is a process like the others.
+	if code, body := fetch(t, admin, "/readyz"); code != http.StatusOK {
+		t.Errorf("it is not ready: %d\n%s", code, body)
+	}
+	if _, body := fetch(t, admin, "/metrics"); !strings.Contains(body, `route="greet.hello"`) {
+		t.Error("its metrics do not know its route")
+	}
+	eventually(t, "what it answered is on the tape", func() bool {
+		said := command(t, w.env(), 0, "tail", "--no-follow", "--full")
+		return strings.Contains(said, "greet.hello") && strings.Contains(said, "hello, world") && strings.Contains(said, "INVALID_ARGUMENT")
+	})
 	greet.signal(t, syscall.SIGINT)
 	greet.ends(t, 0)
+	if said := greet.out.String(); !strings.Contains(said, "ended; everything was finished") {
+		t.Errorf("at its end it says\n%s", tail(said))
+	}
+	for _, bad := range [][]string{{"--worker-prefetch", "0"}, {"--production"}, {"--no-such"}, {"argument"}} {
+		refused := start(t, w.env(), binary, bad...)
+		refused.ends(t, 1)
+		if said := refused.out.String(); !strings.HasPrefix(said, "greet: ") {
+			t.Errorf("%q: it says\n%s", bad, tail(said))
+		}
+	}
 }
 
 // readmeExample is README.md's first block of Go that is a command.

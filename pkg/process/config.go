@@ -9,9 +9,7 @@ package process
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -48,6 +46,8 @@ type Config struct {
 	Production   bool       // see CheckGate and CheckWorkers
 
 	Ending *parts.Ending // may hurry the end of the process
+
+	own func(*Service) error // of RunService
 
 	Schema      string // of the database, in SQL
 	DefaultGate string // where clients look for a gate unless told
@@ -139,9 +139,7 @@ func (c *Config) RunWorkers(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("worker: want the name of one or more of %s", strings.Join(workers.Names(), ", "))
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(workerGCPercent)
-	}
+	collectLess()
 	return c.run(ctx, connect, names, false)
 }
 

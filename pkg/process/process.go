@@ -52,7 +52,7 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	p.Parts = parts.New()
 	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
 	p.holds = withGate && len(names) == 0
-	p.tapes = slices.ContainsFunc(names, func(name string) bool { return slices.Contains(taped, name) })
+	p.tapes = c.own != nil || slices.ContainsFunc(names, func(name string) bool { return slices.Contains(taped, name) })
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
 	if err = p.observe(serviceOf(names, withGate)); err == nil {
@@ -161,7 +161,7 @@ func (p *process) start(ctx context.Context, names []string, withGate bool) (err
 	p.Process.Log, p.Mails = p.log, os.Stdout
 	p.Worker.Bus, p.Worker.Topology, p.Worker.Presence, p.Worker.Log, p.Worker.Ending = p.bus, p.topology, present, p.log, p.Ending
 	p.Worker.Tracer, p.Auth.Prefix = p.tracer, p.Prefix
-	if err := p.Start(names...); err != nil {
+	if err := p.services(names); err != nil {
 		return err
 	}
 	if err := p.observeEvents(withGate); err != nil {

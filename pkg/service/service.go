@@ -51,7 +51,7 @@ func run(name string, args []string, define func(*Service) error, more []func(se
 			return Graceful(cmd.Context(), &cfg, func(ctx context.Context) error { return cfg.RunService(ctx, name, define) })
 		},
 	}
-	settings.Prepare(root)
+	settings.PrepareBeside(root) // the environment may be that of all of minigate
 	root.SetArgs(args)
 	root.Flags().SortFlags = false
 	set := settings.Set{FlagSet: root.Flags()}

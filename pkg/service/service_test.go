@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -40,13 +42,23 @@ var nowhere = []string{"--rabbitmq", "amqp://guest:guest@127.0.0.1:1/", "--redis
 // service is defined; its error ends the process.
 func TestOwnSettings(t *testing.T) {
 	t.Setenv("MINIGATE_PRICE", "12")
+	t.Setenv("MINIGATE_DATABASE", "mysql://somewhere/else") // is for others
+	file := filepath.Join(t.TempDir(), "settings.yaml")
+	if err := os.WriteFile(file, []byte("gate:\n  tcp: 127.0.0.1:7001\nweight: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("MINIGATE_CONFIG", file)
+	var weight int
 	var price int
 	var got string
 	code := run("shop", append(nowhere, "--worker-prefetch", "7"), func(s *Service) error {
-		got = fmt.Sprintf("%s %d %t %t %t %t", s.Service(), price, s.Events != nil, s.Users != nil, s.Redis != nil, s.Log != nil)
+		got = fmt.Sprintf("%s %d %t %t %t %t", s.Service(), price+weight, s.Events != nil, s.Users != nil, s.Redis != nil, s.Log != nil)
 		return errors.New("not today")
-	}, []func(settings.Set){func(s settings.Set) { s.Int(&price, "price", 1, 1, 100, "what it costs") }})
-	if want := "shop 12 true true true true"; got != want || code != process.ExitFailed {
+	}, []func(settings.Set){
+		func(s settings.Set) { s.Int(&price, "price", 1, 1, 100, "what it costs") },
+		func(s settings.Set) { s.Int(&weight, "weight", 1, 1, 100, "what it weighs") },
+	})
+	if want := "shop 15 true true true true"; got != want || code != process.ExitFailed {
 		t.Errorf("defined with %q, exit code %d; want %q, %d", got, code, want, process.ExitFailed)
 	}
 	t.Setenv("MINIGATE_PRICE", "1000")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,11 +25,25 @@ func Prepare(root *cobra.Command) {
 	cobra.EnableCommandSorting = false
 	Set{FlagSet: root.PersistentFlags()}.Text(new(string), configFlag, "", "YAML file with settings")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		_, err := fill(cmd, os.Environ())
+		_, err := Apply(cmd.Flags(), fileOf(cmd, os.Environ()), os.Environ(), known(cmd.Root()))
 		return err
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.SetUsageFunc(usage)
+}
+
+// PrepareBeside is Prepare for a program that shares its environment and its file with
+// others, whose settings it does not know: what is none of its own is left alone.
+func PrepareBeside(root *cobra.Command) {
+	Prepare(root)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		environ, file := os.Environ(), fileOf(cmd, os.Environ())
+		variables, _ := fromEnvironment(environ) // Apply says what is wrong with them
+		values, _ := read(file)
+		others := slices.AppendSeq(slices.Collect(maps.Keys(variables)), maps.Keys(values))
+		_, err := Apply(cmd.Flags(), file, environ, others)
+		return err
+	}
 }
 
 // flagError says of a bad flag what Apply says of a bad variable.
@@ -39,8 +54,8 @@ func flagError(err error) error {
 	return err
 }
 
-// fill applies environment and file to a command whose flags are parsed.
-func fill(cmd *cobra.Command, environ []string) (map[string]Source, error) {
+// fileOf is the settings file that a command was given, by flag or environment.
+func fileOf(cmd *cobra.Command, environ []string) string {
 	file := ""
 	if f := cmd.Flags().Lookup(configFlag); f != nil {
 		file = f.Value.String()
@@ -50,7 +65,7 @@ func fill(cmd *cobra.Command, environ []string) (map[string]Source, error) {
 			file = value
 		}
 	}
-	return Apply(cmd.Flags(), file, environ, known(cmd.Root()))
+	return file
 }
 
 // known are the settings of a command and all below it: one environment may
@@ -206,7 +221,7 @@ func showOne(root *cobra.Command, args, environ []string, asJSON *bool) (shown i
 		return shown, err
 	}
 	problem(err)
-	sources, err := fill(c, environ)
+	sources, err := Apply(c.Flags(), fileOf(c, environ), environ, known(c.Root()))
 	problem(err)
 	if c.PreRunE != nil {
 		problem(c.PreRunE(c, fs.Args()))

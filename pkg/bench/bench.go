@@ -85,6 +85,7 @@ type bench struct {
 	profiles, profiled string   // while profiles are taken: folder, and the load's name
 	variables          []string // of the gates' environment
 	working            []string // of the workers'
+	everywhere         []string // of all processes'
 	tape               bool     // is on
 }
 

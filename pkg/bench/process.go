@@ -85,7 +85,7 @@ func (b *bench) environment() []string {
 			env = append(env, v)
 		}
 	}
-	return env
+	return append(env, b.everywhere...)
 }
 
 func (p *process) read(r io.ReadCloser) {

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
@@ -22,6 +23,7 @@ import (
 type backpressure struct {
 	congested bool       // the loop's publisher holds too much
 	held      []*session // that had something to read meanwhile
+	unheld    int        // of them, that are closed
 	answered  []*session // that were over their limit and no longer are
 	refused   []*session // that were told that the broker is not available
 }
@@ -186,10 +188,26 @@ func (l *loop) relax() {
 // resumeHeld lets those go on who wait for the publisher, as far as they may.
 func (l *loop) resumeHeld() {
 	held := l.held
-	l.held = nil
+	l.held, l.unheld = nil, 0
 	for _, s := range held {
-		s.isHeld = false
-		l.do(s.goOn)
+		if s.isHeld { // and not closed meanwhile
+			s.isHeld = false
+			l.do(s.goOn)
+		}
+	}
+}
+
+// unhold forgets a closed session among those that wait. They are taken out when they
+// are half of all, so that who comes, asks and goes while nothing moves on leaves
+// nothing behind.
+func (l *loop) unhold(s *session) {
+	if !s.isHeld {
+		return
+	}
+	s.isHeld = false
+	if l.unheld++; 2*l.unheld > len(l.held) {
+		l.held = slices.DeleteFunc(l.held, func(h *session) bool { return !h.isHeld })
+		l.unheld = 0
 	}
 }
 

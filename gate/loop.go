@@ -38,6 +38,7 @@ type loop struct {
 	shard    *bus.Coalescer[ref]
 	present  []*session // that are still to be told that the gate ends
 	dirty    []*session // have bytes to write at the end of this turn
+	pushed   int        // bytes of pushes among them, no less
 	added    bool       // something to the shard in this turn
 	traces              // of this turn
 	backpressure
@@ -171,6 +172,7 @@ func (l *loop) remove(s *session) {
 	delete(l.sessions, s.id)
 	delete(l.parents, s.id)
 	l.wheel.remove(s)
+	l.unhold(s)
 	if s.out != nil {
 		l.recycle(s.out)
 		s.out = nil
@@ -266,6 +268,15 @@ func (l *loop) flush() {
 		l.added = false
 		l.shard.Flush()
 	}
+	l.writeDirty()
+	if len(l.spans) > 0 {
+		l.endSpans()
+	}
+}
+
+// writeDirty writes what sessions have to be written.
+func (l *loop) writeDirty() {
+	l.pushed = 0
 	// A write can end its session, which adds to dirty.
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
@@ -273,9 +284,6 @@ func (l *loop) flush() {
 		l.flushOne(s)
 	}
 	l.dirty = l.dirty[:0]
-	if len(l.spans) > 0 {
-		l.endSpans()
-	}
 }
 
 // flushOne keeps a panic from reaching the other sessions.

@@ -21,10 +21,12 @@ func (l *loop) push(r *bus.Reply, cache *pushCache) {
 	case r.Everyone:
 		for _, s := range l.sessions {
 			s.push(r, cache)
+			l.relieve()
 		}
 	case r.Group != "":
 		for s := range l.groups[r.Group] {
 			s.push(r, cache)
+			l.relieve()
 		}
 	case r.User != 0:
 		// Backwards: a write that fails takes its session out of the list.
@@ -37,6 +39,19 @@ func (l *loop) push(r *bus.Reply, cache *pushCache) {
 		} else {
 			l.gate.stats.RepliesLate.Add(1)
 		}
+	}
+	l.relieve()
+}
+
+// pushedBytes is how much pushes may leave to be written at the end of a turn of one
+// loop: a large one to ten thousand is ten thousand copies.
+const pushedBytes = 4 << 20
+
+// relieve writes before the end of the turn what pushes have left, if it is much. It
+// may close any session, and so is not called where a list of them is gone through.
+func (l *loop) relieve() {
+	if l.pushed >= pushedBytes {
+		l.writeDirty()
 	}
 }
 
@@ -65,6 +80,7 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 			return
 		}
 		s.out = append(s.begin(), packet...)
+		s.loop.pushed += len(packet)
 		s.flushLarge()
 		return
 	}
@@ -97,6 +113,7 @@ func (s *session) push(r *bus.Reply, cache *pushCache) {
 		s.out = s.out[:start]
 		return
 	}
+	s.loop.pushed += len(s.out) - start
 	s.flushLarge()
 }
 

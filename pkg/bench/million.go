@@ -89,7 +89,7 @@ type crowd struct {
 // taken is what is taken at some time.
 type taken struct {
 	gates, holders int64 // bytes of RSS
-	machine        int64 // bytes that are not available to others
+	machine        int64 // bytes that are neither free nor copies of files
 	slab           int64
 	sockets        string
 	open           int
@@ -272,11 +272,15 @@ func (m *crowd) measure(ctx context.Context) (t taken, err error) {
 	if err != nil {
 		return t, err
 	}
-	available, err := meminfo("MemAvailable")
-	if err != nil {
-		return t, err
+	t.machine = all
+	// Not MemAvailable, which counts as available most of what sockets hold.
+	for _, unused := range []string{"MemFree", "Buffers", "Cached"} {
+		n, err := meminfo(unused)
+		if err != nil {
+			return t, err
+		}
+		t.machine -= n
 	}
-	t.machine = all - available
 	t.sockets = procField("/proc/net/sockstat", "TCP", "")
 	t.slab, err = meminfo("Slab")
 	return t, err

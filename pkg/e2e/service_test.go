@@ -8,9 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -126,17 +124,4 @@ func readmeExample(t *testing.T) string {
 	}
 	t.Fatal("README.md has no block of Go with package main")
 	return ""
-}
-
-// forgetQueue removes a queue that other tests may have made, too.
-func forgetQueue(t *testing.T, url, queue string) {
-	c, err := amqp.DialConfig(url, amqp.Config{Dial: amqp.DefaultDial(10 * time.Second)})
-	if err != nil {
-		t.Errorf("remove %s: %v", queue, err)
-		return
-	}
-	defer func() { _ = c.Close() }()
-	if channel, err := c.Channel(); err == nil {
-		_, _ = channel.QueueDelete(queue, true, false, false)
-	}
 }

@@ -233,7 +233,10 @@ func (r *run) requests(ctx context.Context) error {
 		return err
 	}
 	if r.cfg.Warmup > 0 {
-		if err := r.each(func(loop *loop) { loop.tally.resetRequests() }); err != nil {
+		if err := r.each(func(loop *loop) {
+			loop.tally.resetRequests()
+			loop.tally.requests = loop.counts.outstanding.Load() // whose answers count from now on
+		}); err != nil {
 			return err
 		}
 	}
@@ -264,9 +267,9 @@ func (r *run) requests(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What is unanswered still may be.
+	// What is unanswered still may be, also where a person has ended the sending.
 	late := time.Now().Add(r.cfg.Timeout)
-	return r.while(ctx, pause, func(now time.Time) bool { return now.Before(late) && r.outstanding() > 0 })
+	return r.while(context.WithoutCancel(ctx), pause, func(now time.Time) bool { return now.Before(late) && r.outstanding() > 0 })
 }
 
 // hold sends heartbeats until the time is over.

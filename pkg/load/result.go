@@ -37,7 +37,7 @@ type Connections struct {
 	Disconnects map[string]int64 `json:"disconnects"` // after the handshake, by reason
 }
 
-// Requests are those after the warm-up.
+// Requests are those after the warm-up, and what was unanswered at its end.
 type Requests struct {
 	Sent      int64   `json:"sent"`
 	Answered  int64   `json:"answered"` // rightly

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/motto123/minigate/gate"
@@ -33,6 +32,7 @@ type process struct {
 	*Config
 	log      *logging.Log
 	topology bus.Topology
+	named    string          // as traces and the broker's connections have it
 	tracer   *tracing.Tracer // nil where nothing is traced
 	bus      bus.Bus
 	embedded bool
@@ -50,12 +50,13 @@ func (c *Config) run(ctx context.Context, open func(context.Context, *process) e
 	}
 	p := &process{Process: c.Workers, Config: c, log: log, topology: bus.NewTopology(c.Prefix)}
 	p.Parts = parts.New()
-	p.stores = slices.Contains(names, "auth") || slices.Contains(names, "chat")
+	p.stores = c.own == nil && (slices.Contains(names, "auth") || slices.Contains(names, "chat"))
 	p.holds = withGate && len(names) == 0
 	p.tapes = c.own != nil || slices.ContainsFunc(names, func(name string) bool { return slices.Contains(taped, name) })
 	p.Parts.Start("log", log.Run)
 	redisdb.LogTo(log)
-	if err = p.observe(serviceOf(names, withGate)); err == nil {
+	p.named = serviceOf(names, withGate)
+	if err = p.observe(p.named); err == nil {
 		err = open(ctx, p)
 	}
 	if err == nil {
@@ -92,7 +93,7 @@ func connect(ctx context.Context, p *process) (err error) {
 		p.Parts.Closing("the database", p.DB)
 	}
 	b, err := rabbit.Open(rabbit.Config{
-		URL: p.RabbitMQ, Topology: p.topology, Name: "minigate " + strings.Join(os.Args[1:min(len(os.Args), 3)], " "),
+		URL: p.RabbitMQ, Topology: p.topology, Name: p.named,
 		Report: func(err error) { p.log.WithError(err).Warn("RabbitMQ can not be used; trying again") },
 		Back:   func(outage time.Duration) { p.log.Infof("RabbitMQ is back after %v", outage.Round(time.Millisecond)) },
 	})

@@ -356,6 +356,43 @@ func TestARunThatIsStoppedGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
+// TestAStoppedRunSendsNoMore: what was taken ahead stays for the next run.
+func TestAStoppedRunSendsNoMore(t *testing.T) {
+	const n, stopAt = 2000, 25
+	var mu sync.Mutex
+	got := make(map[uint64]int)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	s := newShadow(t, "echo", func(w *worker.Worker) {
+		worker.HandleRaw(w, "echo.echo", func(ctx context.Context, in worker.Raw) (worker.Raw, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if got[worker.From(ctx).ID]++; len(got) == stopAt {
+				stop()
+			}
+			return in, nil
+		}, worker.Public())
+	})
+	cfg, _ := s.config(t, echoes(n))
+	cfg.InFlight = 2
+	first, err := Run(ctx, *cfg)
+	if err != nil || first.Sent < stopAt || first.Sent > stopAt+20 {
+		t.Fatalf("stopped at %d it got %+v, %v", stopAt, first, err)
+	}
+	cfg.From, cfg.Start = first.Next, tape.Start{Position: &first.Next.Position}
+	second, err := Run(t.Context(), *cfg)
+	if err != nil || first.Sent+second.Sent != n {
+		t.Errorf("the second got %+v, %v", second, err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id := range uint64(n) {
+		if got[id+1] != 1 {
+			t.Errorf("request %d came %d times", id+1, got[id+1])
+		}
+	}
+}
+
 // What Progress says is where to go on after a sudden end: nothing before it is
 // missing. The worker answers some, and then waits until progress was shown.
 func TestProgressNeverSaysTooMuch(t *testing.T) {

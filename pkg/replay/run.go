@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/motto123/minigate/codec"
@@ -34,6 +35,7 @@ type run struct {
 	services map[string]bool
 
 	last        time.Time   // when something was sent or answered last
+	furthest    tape.Place  // that was sent
 	interrupted bool        // nothing more is taken
 	refused     *tape.Place // the first that was not taken, then
 	congested   bool        // nothing more is sent until something is confirmed
@@ -117,11 +119,7 @@ func (r *run) loop(ctx context.Context, read *reader) error {
 			}
 		case <-interrupted:
 			interrupted, r.interrupted = nil, true
-			if j := r.held; j != nil {
-				r.held = nil
-				delete(r.jobs, j.call)
-				r.refuse(j.call)
-			}
+			r.refuseRest()
 		case err := <-r.link.failed:
 			return err
 		}
@@ -148,6 +146,40 @@ func (r *run) take(e event) {
 			j.known = true
 			r.finish(j)
 		}
+	}
+}
+
+// refuseRest leaves to the next run what is behind all that was sent. What is between
+// is still sent, or the next run would send again what is behind it.
+func (r *run) refuseRest() {
+	refused := func(j *job) bool {
+		if !r.furthest.Before(j.call.Place) {
+			return false
+		}
+		delete(r.jobs, j.call)
+		r.refuse(j.call)
+		return true
+	}
+	if r.held != nil && refused(r.held) {
+		r.held = nil
+	}
+	r.release()
+	for _, s := range r.sessions { // from their ends, since they are in order
+		for n := len(s.queue); n > 0 && refused(s.queue[n-1]); n-- {
+			s.queue = s.queue[:n-1]
+		}
+	}
+	r.ready = slices.DeleteFunc(r.ready, func(j *job) bool {
+		if len(j.session.queue) > 0 || !refused(j) {
+			return false
+		}
+		j.session.busy = false
+		r.proceed(j.session) // forgets it
+		return true
+	})
+	r.waiting = len(r.ready)
+	for _, s := range r.sessions {
+		r.waiting += len(s.queue)
 	}
 }
 
@@ -241,6 +273,9 @@ func (r *run) send(ctx context.Context) error {
 		r.waiting--
 		r.flying[j.sequence] = j
 		r.res.Sent++
+		if r.furthest.Before(j.call.Place) {
+			r.furthest = j.call.Place
+		}
 		r.last = j.sent
 		if r.res.At.Before(j.call.Taken) {
 			r.res.At = j.call.Taken

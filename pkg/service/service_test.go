@@ -43,6 +43,7 @@ var nowhere = []string{"--rabbitmq", "amqp://guest:guest@127.0.0.1:1/", "--redis
 func TestOwnSettings(t *testing.T) {
 	t.Setenv("MINIGATE_PRICE", "12")
 	t.Setenv("MINIGATE_DATABASE", "mysql://somewhere/else") // is for others
+	t.Setenv("MINIGATE_SMTP_PASSWORD_FILE", "/nowhere")
 	file := filepath.Join(t.TempDir(), "settings.yaml")
 	if err := os.WriteFile(file, []byte("gate:\n  tcp: 127.0.0.1:7001\nweight: 3\n"), 0o600); err != nil {
 		t.Fatal(err)

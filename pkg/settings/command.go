@@ -38,7 +38,7 @@ func PrepareBeside(root *cobra.Command) {
 	Prepare(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		environ, file := os.Environ(), fileOf(cmd, os.Environ())
-		variables, _ := fromEnvironment(environ) // Apply says what is wrong with them
+		variables, _ := fromEnvironment(environ, func(string) bool { return false })
 		values, _ := read(file)
 		others := slices.AppendSeq(slices.Collect(maps.Keys(variables)), maps.Keys(values))
 		_, err := Apply(cmd.Flags(), file, environ, others)

@@ -53,7 +53,7 @@ func (s Source) String() string {
 // they may be set, too, and are not looked at. All that is wrong is in the error,
 // a line each; the sources are there anyway.
 func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (map[string]Source, error) {
-	fromEnv, problems := fromEnvironment(environ)
+	fromEnv, problems := fromEnvironment(environ, func(name string) bool { return fs.Lookup(name) != nil })
 	fromFile, err := read(file)
 	if err != nil {
 		problems = append(problems, err)
@@ -128,8 +128,10 @@ const fileSuffix = "_FILE"
 // tests, of deploy/services.sh and of compose.yaml.
 var foreign = []string{"TEST_", "SERVICES_", "DEPLOY_"}
 
-// fromEnvironment returns the settings in an environment, by their names.
-func fromEnvironment(environ []string) (map[string]variable, []error) {
+// fromEnvironment returns the settings in an environment, by their names. Of those that
+// are not its own it has no more than the names: a secret of theirs may not be readable
+// here.
+func fromEnvironment(environ []string, own func(setting string) bool) (map[string]variable, []error) {
 	found := make(map[string]variable)
 	var problems []error
 	for _, pair := range environ {
@@ -138,15 +140,23 @@ func fromEnvironment(environ []string) (map[string]variable, []error) {
 		if !ok || slices.ContainsFunc(foreign, func(f string) bool { return strings.HasPrefix(rest, f) }) {
 			continue
 		}
-		if base, ok := strings.CutSuffix(rest, fileSuffix); ok && base != "LOG" {
+		base, inFile := strings.CutSuffix(rest, fileSuffix)
+		if inFile = inFile && base != "LOG"; inFile {
+			rest = base
+		}
+		setting := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+		if !own(setting) {
+			found[setting] = variable{name: name}
+			continue
+		}
+		if inFile {
 			b, err := os.ReadFile(value)
 			if err != nil {
 				problems = append(problems, fmt.Errorf("%w: %s: %w", ErrValue, name, err))
 				continue
 			}
-			rest, value = base, strings.TrimRight(string(b), "\r\n")
+			value = strings.TrimRight(string(b), "\r\n")
 		}
-		setting := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
 		if other, twice := found[setting]; twice {
 			problems = append(problems, fmt.Errorf("%w: both %s and %s are set", ErrValue, other.name, name))
 		}

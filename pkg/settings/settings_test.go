@@ -119,6 +119,13 @@ func TestSettingsOfOtherCommandsAreKnown(t *testing.T) {
 	if _, err := Apply(s.FlagSet, "", []string{"MINIGATE_SMTP=a:1"}, []string{"smtp"}); err != nil {
 		t.Error(err)
 	}
+	// A secret of another container is not mounted here.
+	if _, err := Apply(s.FlagSet, "", []string{"MINIGATE_SMTP_FILE=/nowhere", "MINIGATE_SMTP=a:1"}, []string{"smtp"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Apply(s.FlagSet, "", []string{"MINIGATE_SMPT_FILE=/nowhere"}, []string{"smtp"}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a name that nobody has: %v", err)
+	}
 }
 
 func TestTheHelpSaysUnitsAndDefaultsButNoSecret(t *testing.T) {

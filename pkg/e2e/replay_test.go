@@ -277,6 +277,11 @@ func TestAPlantedBugIsFound(t *testing.T) {
 			t.Errorf("of %s: in a pipe it has escape codes", name)
 		}
 	}
+	// A file does not say where it was recorded, but the gate that it names is there.
+	said = d.run(1, "replay", "--prefix", "another", "--to", d.topology.Prefix(), file)
+	if !strings.Contains(said, "is the installation that was recorded") {
+		t.Errorf("to the recorded installation, from a file, it says\n%s", said)
+	}
 	for n, times := range fixed.numbers() {
 		if times != 2 {
 			t.Errorf("%d came %d times in two replays", n, times)

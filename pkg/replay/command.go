@@ -107,9 +107,7 @@ func (c *Command) config(args []string) (*Config, string, error) {
 	case c.Dead && len(args) > 0:
 		return nil, "", errors.New("replay: a file and --dead are two things to send: want one")
 	case shadow == c.Where.Topology() && !c.AgainstProduction:
-		return nil, "", fmt.Errorf("replay: --to %s is the installation that was recorded: its workers would do all of it once more, and push to its users. "+
-			"Start a worker with a prefix of its own (minigate worker chat --prefix shadow) and send there (--to shadow). "+
-			"With --against-production it is sent nevertheless; messages keep their ids and users, so that what is keyed by them is not done twice", c.To)
+		return nil, "", errProduction(shadow)
 	}
 	now := time.Now()
 	cfg := &Config{Limit: c.Which.Limit, Masked: c.Masked, InFlight: c.InFlight, Timeout: c.Timeout, Topology: shadow}
@@ -163,6 +161,9 @@ func (c *Command) send(ctx context.Context, cfg *Config, out *screen) (err error
 	b, err := rabbit.Open(rabbit.Config{URL: url, Topology: cfg.Topology, Name: "minigate replay"})
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
+	}
+	if !c.AgainstProduction {
+		cfg.CheckGate = target.CheckGate
 	}
 	cfg.Bus, cfg.Check, cfg.Differs, cfg.Progress = b, target.Check, out.differs, out.progress
 	stop := context.AfterFunc(ctx, func() {

@@ -235,6 +235,9 @@ func TestATargetSaysWhetherSomebodyTakesTheRequests(t *testing.T) {
 			t.Errorf("while the worker runs: %v", err)
 		}
 	})
+	if err := target.CheckGate(t.Context(), "nobody"); err != nil {
+		t.Errorf("of a gate that is not there: %v", err)
+	}
 	eventually(t, "the worker is gone", func() bool { return target.Check(t.Context(), "echo") != nil })
 	if err := target.Check(t.Context(), "echo"); !errors.Is(err, ErrNoWorker) || !strings.Contains(err.Error(), "minigate worker echo --prefix "+topology.Prefix()) {
 		t.Errorf("when it is gone: %v", err)

@@ -35,6 +35,9 @@ type Config struct {
 	// Check, if set, is asked before the first call of a service is sent. An error ends
 	// the run.
 	Check func(ctx context.Context, service string) error
+	// CheckGate, if set, is asked before the first call that came through a gate is
+	// sent. An error ends the run.
+	CheckGate func(ctx context.Context, gate string) error
 
 	InFlight int     // calls that are sent and not answered, at the most
 	Speed    float64 // 1 is the recorded pace; 0 is as fast as it goes
@@ -102,6 +105,13 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	result.Malformed, result.GivenUp = read.malformed, read.givenUp
 	result.Masked, result.Repeated = read.masked, read.repeated
 	return result, err
+}
+
+// errProduction says that a prefix is that of the recorded installation.
+func errProduction(t bus.Topology) error {
+	return fmt.Errorf("replay: --to %s is the installation that was recorded: its workers would do all of it once more, and push to its users. "+
+		"Start a worker with a prefix, and a database, of its own (minigate worker chat --prefix shadow --database …) and send there (--to shadow). "+
+		"With --against-production it is sent nevertheless; messages keep their ids and users, so that what is keyed by them is not done twice", t.Prefix())
 }
 
 // errNoRoute says of a route that the broker has no queue for it.

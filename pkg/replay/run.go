@@ -31,8 +31,9 @@ type run struct {
 	waiting  int    // jobs that are not sent
 	held     *job   // the next one, whose time has not come
 	sequence uint32
-	floor    tape.Place // of the reader
-	services map[string]bool
+	floor    tape.Place      // of the reader
+	services map[string]bool // that were asked about
+	gates    map[string]bool // the same
 
 	last        time.Time   // when something was sent or answered last
 	furthest    tape.Place  // that was sent
@@ -63,14 +64,14 @@ type session struct {
 const (
 	tick          = 50 * time.Millisecond // in which what is late is looked for
 	progressEvery = time.Second
-	keepServices  = 1024 // bounds the services that are remembered
+	keepNames     = 1024 // bounds the services and gates that are remembered
 )
 
 func newRun(cfg *Config, l *link) *run {
 	return &run{
 		cfg: cfg, link: l, then: newLatency(), now: newLatency(), window: max(256, 4*cfg.InFlight), floor: cfg.From,
 		jobs: make(map[*tape.Call]*job), flying: make(map[uint32]*job), sessions: make(map[uint64]*session),
-		services: make(map[string]bool),
+		services: make(map[string]bool), gates: make(map[string]bool),
 	}
 }
 
@@ -253,7 +254,10 @@ func (r *run) proceed(s *session) {
 func (r *run) send(ctx context.Context) error {
 	for len(r.ready) > 0 && len(r.flying) < r.cfg.InFlight && !r.congested {
 		j := r.ready[0]
-		if err := r.check(ctx, bus.Service(j.call.Route)); err != nil {
+		if err := r.check(ctx, r.gates, j.call.Gate, r.cfg.CheckGate); err != nil {
+			return err
+		}
+		if err := r.check(ctx, r.services, bus.Service(j.call.Route), r.cfg.Check); err != nil {
 			return err
 		}
 		if r.sequence++; r.sequence == 0 { // which would be a push's
@@ -284,15 +288,15 @@ func (r *run) send(ctx context.Context) error {
 	return nil
 }
 
-// check asks once for each service.
-func (r *run) check(ctx context.Context, service string) error {
-	if r.cfg.Check == nil || r.services[service] {
+// check asks once for each name.
+func (r *run) check(ctx context.Context, known map[string]bool, name string, ask func(context.Context, string) error) error {
+	if ask == nil || known[name] {
 		return nil
 	}
-	if len(r.services) < keepServices {
-		r.services[service] = true
+	if len(known) < keepNames {
+		known[name] = true
 	}
-	return r.cfg.Check(context.WithoutCancel(ctx), service)
+	return ask(context.WithoutCancel(ctx), name)
 }
 
 // settled looks at what became of publishing.

@@ -182,7 +182,7 @@ func (s *screen) summary(r Result) error {
 	}
 	if r.Then.Count > 0 || r.Now.Count > 0 {
 		line("latency then", "p50 %s  p99 %s  %s", tail.Took(r.Then.P50), tail.Took(r.Then.P99), look.Dim("(gate to answer)"))
-		line("latency now", "p50 %s  p99 %s", tail.Took(r.Now.P50), tail.Took(r.Now.P99))
+		line("latency now", "p50 %s  p99 %s  %s", tail.Took(r.Now.P50), tail.Took(r.Now.P99), look.Dim("(this tool, there and back)"))
 	}
 	line("position", "%s  %s", r.Next, look.Dim("(--from "+r.Next.String()+" sends what comes behind)"))
 	s.print(b.String())

@@ -62,7 +62,7 @@ differ        7, of which 2 not answered
 left out      3  (sensitive fields are masked on the tape; --masked sends them so)
 pushes        4  (delivered to nobody)
 latency then  p50 1.00ms  p99 20.0ms  (gate to answer)
-latency now   p50 2.00ms  p99 300ms
+latency now   p50 2.00ms  p99 300ms  (this tool, there and back)
 position      9.0.0  (--from 9.0.0 sends what comes behind)
 `
 	if out.String() != want {

@@ -61,6 +61,23 @@ func (t *Target) Check(_ context.Context, service string) error {
 	return nil
 }
 
+// CheckGate says whether a gate that was recorded is there: then this is the
+// installation that was recorded, whatever it was called by.
+func (t *Target) CheckGate(_ context.Context, gate string) error {
+	name := t.topology.GateQueue(gate)
+	err := t.channel(func(c *amqp.Channel) error {
+		_, err := c.QueueDeclarePassive(name, true, false, false, false, nil)
+		return err
+	})
+	switch {
+	case missing(err):
+		return nil
+	case err != nil && !locked(err): // another's for sure
+		return fmt.Errorf("replay: look at the queue %s: %w", name, err)
+	}
+	return errProduction(t.topology)
+}
+
 // Forget removes the queue of a gate that has ended. It would go by itself a minute
 // later.
 func (t *Target) Forget(gate string) error {
@@ -108,6 +125,11 @@ func dial(address, name string) (*amqp.Connection, error) {
 func missing(err error) bool {
 	reason := new(amqp.Error)
 	return errors.As(err, &reason) && reason.Code == amqp.NotFound
+}
+
+func locked(err error) bool {
+	reason := new(amqp.Error)
+	return errors.As(err, &reason) && reason.Code == amqp.ResourceLocked
 }
 
 // closing closes what the broker may have closed already.

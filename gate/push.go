@@ -44,8 +44,9 @@ func (l *loop) push(r *bus.Reply, cache *pushCache) {
 }
 
 // pushedBytes is how much pushes may leave to be written at the end of a turn of one
-// loop: a large one to ten thousand is ten thousand copies.
-const pushedBytes = 4 << 20
+// loop: a large one to ten thousand is ten thousand copies. As little as this also stays
+// in the processor's cache until it is written, in buffers that are used again.
+const pushedBytes = 1 << 20
 
 // relieve writes before the end of the turn what pushes have left, if it is much. It
 // may close any session, and so is not called where a list of them is gone through.

@@ -213,7 +213,11 @@ func dry(ctx context.Context, cfg *Config, s *screen, to string) error {
 		s.print(s.printer.Line(c))
 		return s.failed
 	})
-	s.print(fmt.Sprintf("%s requests would be sent to the workers of %s\n", grouped(n), to))
+	requests := "requests"
+	if n == 1 {
+		requests = "request"
+	}
+	s.print(fmt.Sprintf("%s %s would be sent to the workers of %s\n", grouped(n), requests, to))
 	return errors.Join(err, s.failed)
 }
 

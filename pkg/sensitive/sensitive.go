@@ -54,39 +54,42 @@ func marked(f protoreflect.FieldDescriptor) bool {
 	return ok && is
 }
 
-// Mask takes what is sensitive out of a message: texts become Masked, also each of a
-// list, and anything else is cleared. Fields that this program does not know go too,
-// however deep, since nobody knows what they are.
-func Mask(m proto.Message) { mask(m.ProtoReflect()) }
+// Mask takes what is sensitive out of a message, and reports whether there was any:
+// texts become Masked, also each of a list, and anything else is cleared. Fields that
+// this program does not know go too, however deep, since nobody knows what they are.
+func Mask(m proto.Message) bool { return mask(m.ProtoReflect()) }
 
-func mask(m protoreflect.Message) {
+func mask(m protoreflect.Message) (any bool) {
 	if !m.IsValid() {
-		return // nil
+		return false // nil
 	}
 	if len(m.GetUnknown()) > 0 {
 		m.SetUnknown(nil)
+		any = true
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case marked(f):
 			conceal(m, f, v)
+			any = true
 		case f.IsMap():
 			if f.MapValue().Message() != nil {
 				v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-					mask(v.Message())
+					any = mask(v.Message()) || any
 					return true
 				})
 			}
 		case f.Message() == nil:
 		case f.IsList():
 			for i := range v.List().Len() {
-				mask(v.List().Get(i).Message())
+				any = mask(v.List().Get(i).Message()) || any
 			}
 		default:
-			mask(v.Message())
+			any = mask(v.Message()) || any
 		}
 		return true
 	})
+	return any
 }
 
 // conceal masks one field that is set.

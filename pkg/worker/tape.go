@@ -55,7 +55,7 @@ func (w *Worker) record(e *envelope, r *route) {
 }
 
 // masked is an envelope of requests without what is sensitive in it, and whether there
-// was any data. Of a route that has no handler nobody knows what is sensitive: all of
+// was any. Of a route that has no handler nobody knows what is sensitive: all of
 // its data is left out.
 func (r *route) masked(body []byte) (envelope []byte, masked bool) {
 	var header bus.Header
@@ -64,13 +64,13 @@ func (r *route) masked(body []byte) (envelope []byte, masked bool) {
 		if envelope == nil {
 			envelope = bus.AppendHeader(make([]byte, 0, len(body)), header)
 		}
-		if len(one.Data) > 0 {
-			masked = true
-			if r.unknown {
-				one.Data = blank(one.Data)
-			} else {
-				one.Data = r.secrets.request(one)
-			}
+		switch {
+		case len(one.Data) == 0:
+		case r.unknown:
+			one.Data, masked = blank(one.Data), true
+		default:
+			data, some := r.secrets.request(one)
+			one.Data, masked = data, masked || some
 		}
 		envelope = bus.AppendRequest(envelope, one)
 		return nil
@@ -82,17 +82,22 @@ func (r *route) masked(body []byte) (envelope []byte, masked bool) {
 // protobuf nor JSON.
 func blank(data []byte) []byte { return make([]byte, len(data)) }
 
-// request is the data of a request, masked.
-func (s *secrets) request(r *bus.Request) []byte {
+// request is the data of a request, masked, and whether there was anything to mask.
+func (s *secrets) request(r *bus.Request) ([]byte, bool) {
 	m, err := s.codec.decode(&Raw{DataType: DataType(r.DataType), Name: string(r.Name), Data: r.Data})
 	if err != nil {
-		return blank(r.Data)
+		return blank(r.Data), true
 	}
-	return encodeMasked(m, DataType(r.DataType), r.Data)
+	data, masked := encodeMasked(m, DataType(r.DataType), r.Data)
+	if !masked && DataType(r.DataType) == JSON {
+		// What the message does not know is left out: a misspelt password, it may be.
+		masked = protojson.Unmarshal(r.Data, m.ProtoReflect().New().Interface()) != nil
+	}
+	return data, masked
 }
 
-// reply is the data of an answer that is no error, masked.
-func (s *secrets) reply(r *bus.Reply) []byte {
+// reply is the same for an answer that is no error.
+func (s *secrets) reply(r *bus.Reply) ([]byte, bool) {
 	m := s.codec.nothing.ProtoReflect().New().Interface()
 	var err error
 	if DataType(r.DataType) == Protobuf {
@@ -101,18 +106,20 @@ func (s *secrets) reply(r *bus.Reply) []byte {
 		err = protojson.Unmarshal(r.Data, m)
 	}
 	if err != nil {
-		return blank(r.Data)
+		return blank(r.Data), true
 	}
 	return encodeMasked(m, DataType(r.DataType), r.Data)
 }
 
-func encodeMasked(m proto.Message, as DataType, instead []byte) []byte {
-	sensitive.Mask(m)
+// encodeMasked encodes again also what had nothing sensitive in it: JSON may have fields
+// that nobody knows, which are not in m.
+func encodeMasked(m proto.Message, as DataType, instead []byte) ([]byte, bool) {
+	masked := sensitive.Mask(m)
 	data, err := encode(new(buffer), as, m)
 	if err != nil {
-		return blank(instead)
+		return blank(instead), true
 	}
-	return data
+	return data, masked
 }
 
 // recordReply puts the answer to a request on the tape; item is an envelope with
@@ -123,14 +130,11 @@ func (w *Worker) recordReply(c *call, at time.Time, r *bus.Reply, item []byte, e
 		masked := *r
 		switch {
 		case err != nil && errors.As(err, new(*quoting)):
-			masked.Data = blank(r.Data)
+			masked.Data, entry.Masked = blank(r.Data), true
+			entry.Envelope = bus.AppendReply(nil, &masked)
 		case r.Code == 0 && s.out:
-			masked.Data = s.reply(r)
-		default:
-			masked.Data = nil
-		}
-		if masked.Data != nil {
-			entry.Envelope, entry.Masked = bus.AppendReply(nil, &masked), true
+			masked.Data, entry.Masked = s.reply(r)
+			entry.Envelope = bus.AppendReply(nil, &masked)
 		}
 	}
 	w.cfg.Tape.Record(entry)

@@ -236,6 +236,33 @@ func TestSecretsAreMasked(t *testing.T) {
 	}
 }
 
+// TestNothingToMask: a request without anything sensitive is not said to be masked, and
+// so can be sent again.
+func TestNothingToMask(t *testing.T) {
+	r := &route{secrets: secretsOf(&codec{
+		newIn: func() proto.Message { return new(authpb.LoginRequest) }, nothing: new(authpb.LoginResponse),
+	})}
+	plain := &authpb.LoginRequest{Account: "alice"}
+	for _, c := range []struct {
+		as   DataType
+		data string
+		want bool
+	}{
+		{Protobuf, marshal(t, plain), false},
+		{JSON, `{"account":"alice"}`, false},
+		{JSON, `{"account":"alice","password":"x"}`, true},
+		{JSON, `{"account":"alice","pasword":"x"}`, true},
+		{Protobuf, marshal(t, plain) + "\x7a\x01x", true},
+	} {
+		body := bus.AppendHeader(nil, bus.Header{Gate: "g", GateAddress: "a:1", Route: "auth.login"})
+		body = bus.AppendRequest(body, &bus.Request{Session: 1, Sequence: 1, DataType: uint8(c.as), Data: []byte(c.data)})
+		envelope, masked := r.masked(body)
+		if masked != c.want || len(envelope) == 0 || !c.want && c.as == Protobuf && !bytes.Equal(envelope, body) {
+			t.Errorf("%q: masked is %v, want %v; %q", c.data, masked, c.want, envelope)
+		}
+	}
+}
+
 // TestNoSecretIsInAnyByte of a tape, whatever a client sends.
 func TestNoSecretIsInAnyByte(t *testing.T) {
 	b, dir := newMem(t), filepath.Join(t.TempDir(), "tape")

@@ -161,6 +161,9 @@ func (s *screen) summary(r Result) error {
 	if r.Unanswered > 0 {
 		differ += fmt.Sprintf(", of which %s not answered", grouped(r.Unanswered))
 	}
+	if r.Sent == 0 {
+		line("", "%s", look.Dim("nothing that is there was asked for, or all of it is left out"))
+	}
 	line("differ", "%s", differ)
 	for _, c := range []struct {
 		name string
@@ -168,8 +171,8 @@ func (s *screen) summary(r Result) error {
 		what string
 	}{
 		{"not compared", r.Uncompared, "notifies, acks, or without an answer on the tape"},
-		{"left out", r.Masked, "sensitive fields are masked on the tape; --masked sends them so"},
-		{"left out", r.Repeated, "a second time on the tape, since a worker got them again"},
+		{"left out", r.Masked, whyMasked},
+		{"left out", r.Repeated, whyRepeated},
 		{"not readable", r.Malformed, "entries of the tape"},
 		{"not awaited", r.GivenUp, "recorded answers, too many of which came late"},
 		{"pushes", r.Pushes, "delivered to nobody"},
@@ -201,14 +204,14 @@ func grouped(n int) string {
 // count counts what is meant.
 func count(ctx context.Context, cfg *Config) (int, error) {
 	n := 0
-	err := each(ctx, cfg, func(*tape.Call) error { n++; return nil })
+	_, err := each(ctx, cfg, func(*tape.Call) error { n++; return nil })
 	return n, err
 }
 
 // dry prints what would be sent.
 func dry(ctx context.Context, cfg *Config, s *screen, to string) error {
 	n := 0
-	err := each(ctx, cfg, func(c *tape.Call) error {
+	left, err := each(ctx, cfg, func(c *tape.Call) error {
 		n++
 		s.print(s.printer.Line(c))
 		return s.failed
@@ -218,14 +221,35 @@ func dry(ctx context.Context, cfg *Config, s *screen, to string) error {
 		requests = "request"
 	}
 	s.print(fmt.Sprintf("%s %s would be sent to the workers of %s\n", grouped(n), requests, to))
+	if left.masked > 0 {
+		s.print(fmt.Sprintf("%s left out: %s\n", grouped(left.masked), whyMasked))
+	}
+	if left.repeated > 0 {
+		s.print(fmt.Sprintf("%s left out: %s\n", grouped(left.repeated), whyRepeated))
+	}
 	return errors.Join(err, s.failed)
 }
 
+// leftOut are the calls that were chosen and would not be sent.
+type leftOut struct{ masked, repeated int }
+
+const (
+	whyMasked   = "sensitive fields are masked on the tape; --masked sends them so"
+	whyRepeated = "a second time on the tape, since a worker got them again"
+)
+
 // each calls f with each call that would be sent.
-func each(ctx context.Context, cfg *Config, f func(*tape.Call) error) error {
+func each(ctx context.Context, cfg *Config, f func(*tape.Call) error) (left leftOut, err error) {
 	n := 0
 	joiner := tape.NewJoiner(tape.JoinerConfig{Filter: cfg.Filter, From: cfg.From, Each: func(c *tape.Call) error {
-		if !cfg.Filter.Takes(c) || c.Repeated || c.Masked && !cfg.Masked {
+		switch {
+		case !cfg.Filter.Takes(c):
+			return nil
+		case c.Repeated:
+			left.repeated++
+			return nil
+		case c.Masked && !cfg.Masked:
+			left.masked++
 			return nil
 		}
 		if n++; cfg.Limit > 0 && n > cfg.Limit {
@@ -233,12 +257,12 @@ func each(ctx context.Context, cfg *Config, f func(*tape.Call) error) error {
 		}
 		return f(c)
 	}})
-	err := cfg.Source.Read(ctx, cfg.Start, false, joiner.Add)
+	err = cfg.Source.Read(ctx, cfg.Start, false, joiner.Add)
 	if err == nil {
 		err = joiner.Flush()
 	}
 	if errors.Is(err, errEnough) {
-		return nil
+		err = nil
 	}
-	return err
+	return left, err
 }

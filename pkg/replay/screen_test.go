@@ -215,4 +215,9 @@ func TestADryRunOnlySays(t *testing.T) {
 	if n, err := count(t.Context(), cfg); n != 2 || err != nil {
 		t.Errorf("with a limit of 2 are %d, %v", n, err)
 	}
+	cfg.Limit, cfg.Filter = 0, new(tape.Filter)
+	s, out, _ = testScreen()
+	if err := dry(t.Context(), cfg, s, "shadow"); err != nil || !strings.HasSuffix(out.String(), "\n29 requests would be sent to the workers of shadow\n1 left out: "+whyMasked+"\n") {
+		t.Errorf("of a tape with a masked request it says, %v,\n%s", err, out)
+	}
 }

@@ -41,7 +41,7 @@ const Examples = `  minigate worker chat --prefix shadow                        
   minigate replay --to shadow --since 1h --route 'chat.*'     of the last hour
   minigate replay --to shadow bug.tape --ignore sent_at       what minigate tail has saved
   minigate replay --to shadow --user 42 --dry-run             only say what would be sent
-  minigate replay --to shadow --dead                          requests that became dead letters`
+  minigate replay --to shadow --dead                          the envelopes among the dead letters that can be read`
 
 // Settings declares the settings of the command.
 func (c *Command) Settings(s settings.Set) {
@@ -62,7 +62,7 @@ func (c *Command) Settings(s settings.Set) {
 	to.Bool(&c.AgainstProduction, "against-production", false, "allow to send to the installation that was recorded")
 	from := s.Group("Tape")
 	c.Where.Settings(from)
-	from.Bool(&c.Dead, "dead", false, "send the requests among the dead letters instead, which stay where they are")
+	from.Bool(&c.Dead, "dead", false, "send the envelopes of requests among the dead letters that can be read instead, and show the answers: there are none to compare with; the letters stay where they are")
 	c.GRPC.Settings(s.Group("Calls between services"))
 }
 
@@ -166,6 +166,9 @@ func (c *Command) send(ctx context.Context, cfg *Config, out *screen) (err error
 		cfg.CheckGate = target.CheckGate
 	}
 	cfg.Bus, cfg.Check, cfg.Differs, cfg.Progress = b, target.Check, out.differs, out.progress
+	if c.Dead {
+		cfg.Answered = out.answered
+	}
 	stop := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "\nwaiting for the answers to what was sent; a second Ctrl-C ends it at once")
 	})

@@ -14,7 +14,7 @@ import (
 )
 
 // deadSource reads the requests among the dead letters of an installation as if they
-// were a tape: the number of a letter is its offset. It takes none away: the broker gives
+// were a tape without answers: the number of a letter is its offset. It takes none away: the broker gives
 // all of them back into their places when the reading ends, however it does.
 type deadSource struct {
 	conn     *amqp.Connection

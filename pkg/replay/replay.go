@@ -48,6 +48,10 @@ type Config struct {
 	// now and then. Both are called by Run's goroutine.
 	Differs  func(c *tape.Call, now *tape.Reply, differences []Difference)
 	Progress func(Result)
+	// Answered is set where the source has no answers: then nothing is compared, and it
+	// is called in place of Differs with each request and what came for it, nil for
+	// nothing.
+	Answered func(c *tape.Call, now *tape.Reply)
 }
 
 // Result is what a run came to, or has come to so far.
@@ -56,7 +60,7 @@ type Result struct {
 	Same       int
 	Differ     int
 	Unanswered int // of those that differ: not answered now, and then they were
-	Uncompared int // that have no answer by their kind, or none on the tape
+	Uncompared int // that have no answer by their kind, or none on the tape: see Config.Answered
 	Masked     int // left out
 	Repeated   int // left out: they are on the tape a second time
 	Malformed  int // entries of the tape that can not be read

@@ -48,8 +48,7 @@ const maxDifferences = 40
 // differs prints a call whose answer is not what it was.
 func (s *screen) differs(c *tape.Call, _ *tape.Reply, all []Difference) {
 	look := s.printer.Look
-	s.wipe()
-	text := look.Bold(c.Place.String()) + "  " + strings.TrimRight(s.printer.Head(c), " ") + "\n"
+	text := s.heading(c)
 	for i, d := range all {
 		if i == maxDifferences {
 			text += look.Dim(fmt.Sprintf("  and %d more values", len(all)-i)) + "\n"
@@ -67,6 +66,21 @@ func (s *screen) differs(c *tape.Call, _ *tape.Reply, all []Difference) {
 		}
 	}
 	s.print(text)
+}
+
+// answered prints a request that has no recorded answer, and what came for it.
+func (s *screen) answered(c *tape.Call, now *tape.Reply) {
+	text := "  " + tail.Clean(whole(masked(now)))
+	if now == nil || now.Code != 0 {
+		text = s.printer.Look.Bad(text)
+	}
+	s.print(s.heading(c) + text + "\n")
+}
+
+// heading is the line of a call above what is said of it.
+func (s *screen) heading(c *tape.Call) string {
+	s.wipe()
+	return s.printer.Look.Bold(c.Place.String()) + "  " + strings.TrimRight(s.printer.Head(c), " ") + "\n"
 }
 
 func (s *screen) print(text string) {

@@ -31,8 +31,11 @@ type JoinerConfig struct {
 	// Slack is how much later than its deadline an answer may be on the tape; 5 s where
 	// it is 0. Clocks differ.
 	Slack time.Duration
-	// MaxCalls and MaxBytes bound what is held; 65,536 calls and 64 MiB where they are
-	// 0. Beyond it the oldest call is given up, as Open.
+	// MaxCalls and MaxBytes bound what is held, answers and calls that only wait for
+	// others included; 65,536 calls and 64 MiB where they are 0. Beyond it the oldest
+	// call on the tape comes to Each at once, as Open where its end is not known, and
+	// what only then is read of those before it comes behind it. One call alone may be
+	// larger.
 	MaxCalls int
 	MaxBytes int
 }
@@ -63,7 +66,7 @@ type JoinerStats struct {
 	Calls     uint64 // that were wanted
 	Orphans   uint64 // answers to what was not wanted, or was taken before the beginning
 	Malformed uint64 // entries that can not be read
-	GivenUp   uint64 // calls, to keep the bound
+	GivenUp   uint64 // calls whose answers were not waited for, to keep the bound
 }
 
 // NewJoiner returns a Joiner.
@@ -214,21 +217,29 @@ func (j *Joiner) take(c *Call) error {
 		c.Repeated = j.recent.has(k)
 	}
 	j.stats.Calls++
-	w := &waiting{call: c, key: k, size: len(c.Data) + callSize, at: -1, clock: j.clock, now: j.now}
+	w := &waiting{call: c, key: k, size: len(c.Data) + len(c.Name) + callSize, at: -1, clock: j.clock, now: j.now}
 	j.held.add(w)
 	if c.Type != typeRequest {
 		c.Outcome = Silent
-		return j.end(w)
+		if err := j.end(w); err != nil {
+			return err
+		}
+		return j.bound()
 	}
 	w.expires = c.Taken.Add(j.patience(c) + j.cfg.Slack)
 	j.waiting[k] = w
 	heap.Push(&j.due, w)
+	return j.bound()
+}
+
+// bound lets go of the oldest calls until what is held is within the bounds.
+func (j *Joiner) bound() error {
 	for j.held.count > j.cfg.MaxCalls || j.held.bytes > j.cfg.MaxBytes && j.held.count > 1 {
-		before := j.held.count
-		if err := j.giveUp(); err != nil {
+		n, err := j.giveUp()
+		j.stats.GivenUp += uint64(n)
+		if err != nil {
 			return err
 		}
-		j.stats.GivenUp += uint64(before - j.held.count)
 	}
 	return nil
 }
@@ -261,9 +272,12 @@ func (j *Joiner) replies(e *Entry) error {
 		w.call.Reply = &Reply{
 			Time: e.Time, Code: r.Code, DataType: r.DataType, Name: j.names.of(string(r.Name)), Data: append([]byte(nil), r.Data...), Masked: e.Masked,
 		}
-		w.size += len(r.Data)
-		j.held.bytes += len(r.Data)
-		failed = j.end(w)
+		more := len(r.Data) + len(r.Name)
+		w.size += more
+		j.held.bytes += more
+		if failed = j.end(w); failed == nil {
+			failed = j.bound()
+		}
 		return failed
 	}, func(*bus.Announcement) error { return nil })
 	if failed != nil {
@@ -310,9 +324,14 @@ func (j *Joiner) pass(clock, now time.Time) error {
 	return nil
 }
 
-// settle tells of a call, and of those before it of its session.
+// settle tells of a call, and of those before it of its session. The settled ones of
+// a session stand before all others, and however many they are, none is looked at.
 func (j *Joiner) settle(last *waiting) error {
-	for w := j.held.sessions[last.key.sessionKey].first; ; w = w.after {
+	w := last
+	for !w.settled && w.before != nil && !w.before.settled {
+		w = w.before
+	}
+	for ; ; w = w.after {
 		if !w.settled {
 			j.held.settle(w)
 			if err := j.cfg.Took(w.call); err != nil {
@@ -351,26 +370,28 @@ func (j *Joiner) tell(session sessionKey) error {
 	return nil
 }
 
-// giveUp ends the oldest call, and those that it waits for.
-func (j *Joiner) giveUp() error {
+// giveUp ends the oldest call, and those that it waits for. It returns how many had no
+// end of their own.
+func (j *Joiner) giveUp() (n int, err error) {
 	oldest := j.held.oldest
 	if err := j.settle(oldest); err != nil {
-		return err
+		return 0, err
 	}
 	of := j.held.sessions[oldest.key.sessionKey]
 	for of != nil && of.first != nil && j.held.has(oldest) {
+		n++
 		if err := j.end(of.first); err != nil {
-			return err
+			return n, err
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // Flush ends all calls at the end of a tape: those that an answer may still come to
 // are Open.
 func (j *Joiner) Flush() error {
 	for j.held.oldest != nil {
-		if err := j.giveUp(); err != nil {
+		if _, err := j.giveUp(); err != nil {
 			return err
 		}
 	}

@@ -58,7 +58,8 @@ func TestMalformedEnvelopesSayWhyOnRabbitMQ(t *testing.T) {
 		func(t bus.Topology) string { return t.WorkerQueue("game") },
 		func(t bus.Topology) string { return t.GateQueue("g1") })
 	dead := deadOf(t, b, topology)
-	w := New("game", Config{Bus: b, Topology: topology, Log: quiet()})
+	logger, log := logged()
+	w := New("game", Config{Bus: b, Topology: topology, Log: logger})
 	with(w, "game.move")
 	run(t, w)
 	g := newGate(t, b, topology, "g1")
@@ -71,6 +72,33 @@ func TestMalformedEnvelopesSayWhyOnRabbitMQ(t *testing.T) {
 	}
 	if d.Key != topology.WorkerQueue("game") || d.Headers["x-death"] != nil {
 		t.Errorf("key %q, headers %v", d.Key, d.Headers)
+	}
+	if !strings.Contains(l.Stack, "worker.(*intake).read") || !strings.Contains(l.Stack, "intake.go:") {
+		t.Errorf("the stack is %q", l.Stack)
+	}
+	said := func() string {
+		for line := range strings.Lines(log.Take()) {
+			if strings.Contains(line, "dead-lettered") {
+				return line
+			}
+		}
+		return ""
+	}
+	line := said()
+	for _, names := range []string{"key=game.move", "gate=g1", "route=game.move", "message type 2"} {
+		if !strings.Contains(line, names) {
+			t.Errorf("the log has no %s: %s", names, line)
+		}
+	}
+	// Without a gate it says what it can, and where that was found.
+	long := strings.Repeat("é", maxNamed)
+	g.publish("game.move", bus.AppendRequest(bus.AppendHeader(nil, bus.Header{Route: long}), &bus.Request{Session: 1}))
+	d = nextOf(t, dead)
+	if l := d.Letter(); !strings.Contains(l.Reason, "no gate") || !strings.Contains(l.Stack, "worker.(*intake).read") {
+		t.Errorf("of no gate the letter is %+v", l)
+	}
+	if line := said(); !strings.Contains(line, `route="`+long[:maxNamed]+`"`) || strings.Contains(line, "gate=") {
+		t.Errorf("of no gate the log says %s", line)
 	}
 	// It is out of the service's queue: the next one is answered.
 	if r := g.call("game.move", Text, ""); r.Code != 0 {

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/pkg/errors"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/stack"
 )
 
 // envelope is a delivery whose requests are under way. It is acked with the
@@ -43,7 +45,8 @@ type gateName struct{ id, address, key string }
 // keepGates bounds the names that are kept.
 const keepGates = 1024
 
-var errEmpty = errors.New("worker: the envelope names no gate or no route")
+// errEmpty has the stack of where it is made.
+func errEmpty() error { return errors.New("worker: the envelope names no gate or no route") }
 
 func (in *intake) handle(d bus.Delivery) {
 	w := in.w
@@ -55,7 +58,7 @@ func (in *intake) handle(d bus.Delivery) {
 	switch {
 	case err != nil:
 		w.stats.malformed.Add(1)
-		w.log.WithField("key", d.Key).Errorf("envelope dead-lettered: %+v", err)
+		w.log.WithFields(namesOf(&d)).Errorf("envelope dead-lettered: %+v", err)
 		in.bury(e, err)
 	case announce != "":
 		in.answer(announce)
@@ -70,6 +73,22 @@ func (in *intake) handle(d bus.Delivery) {
 	}
 }
 
+// maxNamed bounds what an envelope that can not be read has to say of itself.
+const maxNamed = 256
+
+// namesOf is what names an envelope in the log, as far as it can be read.
+func namesOf(d *bus.Delivery) logrus.Fields {
+	fields := logrus.Fields{"key": d.Key}
+	var h bus.Header
+	_ = bus.ReadRequests(d.Body, &h, func(*bus.Request) error { return nil }) // it says again what is known
+	for name, text := range map[string]string{"gate": h.Gate, "route": h.Route} {
+		if text != "" {
+			fields[name] = bus.Clip(text, maxNamed)
+		}
+	}
+	return fields
+}
+
 // bury publishes the dead letter of an envelope itself, because a reject can not
 // carry the reason, and acks the envelope when the broker has confirmed the letter.
 // A process that dies in between leaves the envelope to the next replica, and then
@@ -78,7 +97,7 @@ func (in *intake) handle(d bus.Delivery) {
 func (in *intake) bury(e *envelope, cause error) {
 	d := &e.delivery
 	t, before := in.w.cfg.Topology, d.Letter()
-	letter := bus.Letter{Reason: cause.Error(), Route: before.Route, Attempts: 1}
+	letter := bus.Letter{Reason: cause.Error(), Stack: stack.Of(cause), Route: before.Route, Attempts: 1}
 	if d.Exchange == t.RequestExchange() { // and not put back into the queue, by its name
 		letter.Route = d.Key
 	}
@@ -119,7 +138,7 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 	err = bus.ReadRequests(d.Body, &header, func(r *bus.Request) error {
 		if count == 0 {
 			if header.Gate == "" || header.Route == "" {
-				return errEmpty
+				return errEmpty()
 			}
 			gate = in.gate(&header)
 			e.key = gate.key
@@ -186,7 +205,7 @@ func (in *intake) read(e *envelope) (first *call, announce string, err error) {
 	e.left.Store(count)
 	if d.Key == w.cfg.Topology.AnnounceKey() {
 		if header.Gate == "" {
-			return nil, "", errEmpty
+			return nil, "", errEmpty()
 		}
 		return nil, strings.Clone(header.Gate), nil
 	}

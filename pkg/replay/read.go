@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"sync"
@@ -28,6 +29,8 @@ type reader struct {
 	done   sync.WaitGroup
 
 	joiner    *tape.Joiner
+	ended     byPlace // chosen by their ends, and not told of
+	tell      func(*tape.Call, tape.Place) error
 	sent      int
 	masked    int
 	repeated  int
@@ -63,11 +66,17 @@ func startReader(ctx context.Context, cfg *Config) *reader {
 	}
 	joining := tape.JoinerConfig{Filter: cfg.Filter, From: cfg.From}
 	if late {
-		joining.Each = func(c *tape.Call) error {
-			if !cfg.Filter.Takes(c) || !r.wanted(c) {
+		r.tell = func(c *tape.Call, floor tape.Place) error {
+			if !r.wanted(c) {
 				return nil
 			}
-			return put(event{call: c, send: true, known: true, floor: r.joiner.Floor()})
+			return put(event{call: c, send: true, known: true, floor: floor})
+		}
+		joining.Each = func(c *tape.Call) error {
+			if cfg.Filter.Takes(c) {
+				heap.Push(&r.ended, c)
+			}
+			return nil
 		}
 	} else {
 		joining.Took = func(c *tape.Call) error {
@@ -86,7 +95,9 @@ func startReader(ctx context.Context, cfg *Config) *reader {
 		err := cfg.Source.Read(reading, cfg.Start, false, r.add)
 		if err == nil && reading.Err() == nil {
 			r.joiner.Full()
-			err = r.joiner.Flush()
+			if err = r.joiner.Flush(); err == nil {
+				err = r.tellEnded(true)
+			}
 		}
 		if !errors.Is(err, errEnough) {
 			r.err = err
@@ -107,10 +118,58 @@ func (r *reader) add(e *tape.Entry) error {
 	if err := r.joiner.Add(e); err != nil {
 		return err
 	}
-	if r.full() && r.joiner.Held() == 0 || r.joiner.Past() {
+	if err := r.tellEnded(false); err != nil {
+		return err
+	}
+	if r.full() && r.joiner.Held() == 0 && len(r.ended) == 0 || r.joiner.Past() {
 		return errEnough
 	}
 	return nil
+}
+
+// tellEnded tells of calls that are chosen by their ends, in the order of the tape: one
+// that ended early waits for those before it, or where to go on would be before what was
+// sent. Too many do not wait.
+func (r *reader) tellEnded(all bool) error {
+	floor := r.joiner.Floor()
+	for len(r.ended) > 0 && (all || r.ended[0].Place.Before(floor) || len(r.ended) > maxEnded) {
+		c, ok := heap.Pop(&r.ended).(*tape.Call)
+		if !ok {
+			continue
+		}
+		at := floor
+		if len(r.ended) > 0 && r.ended[0].Place.Before(at) {
+			at = r.ended[0].Place
+		}
+		if err := r.tell(c, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxEnded bounds the calls that wait for those before them to end.
+const maxEnded = 1 << 16
+
+// byPlace is a heap of calls, the first one of the tape on top.
+type byPlace []*tape.Call
+
+func (h byPlace) Len() int           { return len(h) }
+func (h byPlace) Less(i, j int) bool { return h[i].Place.Before(h[j].Place) }
+func (h byPlace) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+func (h *byPlace) Push(x any) {
+	if c, ok := x.(*tape.Call); ok {
+		*h = append(*h, c)
+	}
+}
+
+func (h *byPlace) Pop() any {
+	last := len(*h) - 1
+	c := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return c
 }
 
 func (r *reader) full() bool {

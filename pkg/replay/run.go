@@ -39,6 +39,7 @@ type run struct {
 	furthest    tape.Place  // that was sent
 	interrupted bool        // nothing more is taken
 	refused     *tape.Place // the first that was not taken, then
+	checked     time.Time   // when Check was asked again last
 	congested   bool        // nothing more is sent until something is confirmed
 }
 
@@ -113,7 +114,9 @@ func (r *run) loop(ctx context.Context, read *reader) error {
 				return err
 			}
 		case now := <-ticker.C:
-			r.expire(now)
+			if err := r.expire(ctx, now); err != nil {
+				return err
+			}
 			if now.Sub(shown) >= progressEvery {
 				shown = now
 				r.cfg.Progress(r.result())
@@ -336,13 +339,22 @@ func (r *run) arrived(all []arrival) {
 	}
 }
 
-// expire ends what is not answered in time.
-func (r *run) expire(now time.Time) {
+// expire ends what is not answered in time, unless the worker is gone: then the run
+// ends, and goes on from there another time.
+func (r *run) expire(ctx context.Context, now time.Time) error {
 	for _, j := range r.flying {
-		if j.call.Type == typeRequest && now.Sub(j.sent) >= r.cfg.Timeout {
-			r.end(j, nil, now)
+		if j.call.Type != typeRequest || now.Sub(j.sent) < r.cfg.Timeout {
+			continue
 		}
+		if r.cfg.Check != nil && now.Sub(r.checked) >= time.Second {
+			r.checked = now
+			if err := r.cfg.Check(context.WithoutCancel(ctx), bus.Service(j.call.Route)); err != nil {
+				return err
+			}
+		}
+		r.end(j, nil, now)
 	}
+	return nil
 }
 
 // end ends a call that was sent.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -192,5 +194,16 @@ func TestReadEnds(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// TestAPipeIsRefused: it would wait for somebody who writes.
+func TestAPipeIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(path); err == nil || !strings.Contains(err.Error(), "want a file or a folder") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -24,6 +24,9 @@ func OpenFile(path string) (Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tape: %w", err)
 	}
+	if !info.IsDir() && !info.Mode().IsRegular() { // to open a pipe would wait for its writer
+		return nil, fmt.Errorf("tape: %s: want a file or a folder", path)
+	}
 	closing, end := context.WithCancel(context.Background())
 	s := &fileSource{path: path, folder: info.IsDir(), closing: closing, end: end}
 	if s.folder {

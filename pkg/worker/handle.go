@@ -115,7 +115,9 @@ func HandleAck(w *Worker, name string, h func(ctx context.Context, pushID uint64
 
 func (w *Worker) add(table map[string]*route, r *route, opts []HandleOption) {
 	for _, option := range opts {
-		option(r)
+		if option != nil {
+			option(r)
+		}
 	}
 	switch {
 	case !bus.ValidRoute(r.name):

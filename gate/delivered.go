@@ -111,6 +111,16 @@ func (l *loop) tracePush(r *bus.Reply) {
 	}
 }
 
+// log is the gate's log, with what names a session. An address that nobody knows is
+// left out.
+func (s *session) log() logrus.FieldLogger {
+	fields := logrus.Fields{"session": s.id, "user": s.user}
+	if s.address.IsValid() {
+		fields["address"] = s.address
+	}
+	return s.loop.gate.log.WithFields(fields)
+}
+
 // logOf is the log, with what names a request and its trace.
 func (s *session) logOf(p *pending) logrus.FieldLogger {
 	fields := logrus.Fields{"route": p.route, "session": s.id, "request": p.sequence, "user": s.user}

@@ -52,9 +52,7 @@ func (s *session) kickFor(request logrus.Fields, code, reason string) {
 	}
 	g := s.loop.gate
 	g.stats.kicked(code)
-	g.log.WithFields(request).WithFields(map[string]any{
-		"session": s.id, "user": s.user, "address": s.address, "code": code,
-	}).Debug("kick: " + reason)
+	s.log().WithFields(request).WithField("code", code).Debug("kick: " + reason)
 	s.end(code)
 	if len(reason) > maxReason {
 		reason = reason[:maxReason]
@@ -65,7 +63,7 @@ func (s *session) kickFor(request logrus.Fields, code, reason string) {
 	}
 	body, err := json.Marshal(kick)
 	if err != nil {
-		g.log.WithError(err).Error("encode a kick")
+		s.log().WithError(err).Error("encode a kick")
 		s.conn.close()
 		return
 	}
@@ -95,7 +93,7 @@ func (s *session) refuse(answer handshakeAnswer) {
 	s.end("refused")
 	body, err := json.Marshal(answer)
 	if err != nil {
-		g.log.WithError(err).Error("encode a handshake's answer")
+		s.log().WithError(err).Error("encode a handshake's answer")
 		s.conn.close()
 		return
 	}

@@ -134,7 +134,7 @@ func (l *loop) turn() {
 func (l *loop) do(f func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.gate.panicked(p)
+			l.gate.panicked(p, nil)
 		}
 	}()
 	f()
@@ -290,7 +290,7 @@ func (l *loop) writeDirty() {
 func (l *loop) flushOne(s *session) {
 	defer func() {
 		if p := recover(); p != nil {
-			l.gate.panicked(p)
+			l.gate.panicked(p, s)
 			s.conn.close()
 		}
 	}()

@@ -97,7 +97,7 @@ func (p *poller) turned() {
 func (p *poller) serve(s *socket, what happening) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.loop.gate.panicked(v)
+			p.loop.gate.panicked(v, &s.session)
 			s.close()
 		}
 	}()

@@ -146,10 +146,15 @@ func (g *Gate) newLoop(wake func() error) *loop {
 	return l
 }
 
-// panicked counts and logs a panic that was caught.
-func (g *Gate) panicked(p any) {
+// panicked counts and logs a panic that was caught, with the session that was served;
+// nil is none.
+func (g *Gate) panicked(p any, s *session) {
 	g.stats.Panics.Add(1)
-	g.log.WithField("stack", string(debug.Stack())).Errorf("panic: %v", p)
+	log := g.log
+	if s != nil {
+		log = s.log()
+	}
+	log.WithField("stack", string(debug.Stack())).Errorf("panic: %v", p)
 }
 
 // overLimit is how many connections beyond the limit are kept long enough to be

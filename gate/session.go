@@ -211,7 +211,7 @@ func (s *session) stopped() error {
 func (s *session) write(t codec.PacketType, body []byte) {
 	out, err := codec.AppendPacket(s.begin(), t, 0, body)
 	if err != nil {
-		s.loop.gate.log.WithError(err).Error("write " + t.String())
+		s.log().WithError(err).Error("write " + t.String())
 		return
 	}
 	s.out = out

@@ -116,7 +116,7 @@ func (s *socket) deliver(b []byte) {
 func (s *socket) resume() {
 	defer func() {
 		if v := recover(); v != nil {
-			s.poller.loop.gate.panicked(v)
+			s.poller.loop.gate.panicked(v, &s.session)
 			s.close()
 		}
 	}()

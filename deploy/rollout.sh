@@ -11,7 +11,8 @@
 # become healthy (and, of a gate, be known to the front), then an old one is told
 # to stop, finishes what it has, and is removed. So a service has one replica more
 # for a moment, and never one less. A new container that does not become healthy is
-# removed, the old ones stay, and the exit code is 1.
+# removed, the old ones stay, and the exit code is 1. So it is where an old one did
+# not finish what it had (its exit code is not 0), once everything is rolled out.
 #
 # docker compose reads its own variables: COMPOSE_FILE, COMPOSE_PROJECT_NAME and so
 # on. MINIGATE_ROLLOUT_WAIT is how many seconds a new container has to become
@@ -20,6 +21,7 @@ set -euo pipefail
 cd "${COMPOSE_PROJECT_DIR:-$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")}"
 
 patience=${MINIGATE_ROLLOUT_WAIT:-120}
+unfinished=() # old containers that did not end with 0
 
 say() { printf '%s %s\n' "$(date +%T)" "$*"; }
 
@@ -96,7 +98,9 @@ replace() {
 		code=$(docker inspect --format '{{.State.ExitCode}}' "$old")
 		if [[ $code != 0 ]]; then
 			docker logs --tail 5 "$old" >&2 || true
-			echo "rollout.sh: $service: the old container ended with exit code $code; its last lines are above" >&2
+			name=$(docker inspect --format '{{slice .Name 1}}' "$old")
+			echo "rollout.sh: $service: $name ended with exit code $code; its last lines are above" >&2
+			unfinished+=("$name ($code)")
 		fi
 		docker rm "$old" >/dev/null
 	done
@@ -114,3 +118,4 @@ for service in "$@"; do
 	[[ $known == *" $service "* ]] || fail "no service $service in compose.yaml"
 done
 for service in "$@"; do replace "$service"; done
+((${#unfinished[@]} == 0)) || fail "all is rolled out, but not everything was finished by ${unfinished[*]}"

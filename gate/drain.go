@@ -21,6 +21,7 @@ const drainStep = 20 * time.Millisecond
 
 // drain sends everybody away, and returns when all have gone or no time is left.
 func (g *Gate) drain(stopAccepting []func()) {
+	g.droppedBefore.Store(g.stats.EventsDropped.Load())
 	g.draining.Store(true)
 	for _, stop := range stopAccepting {
 		stop()

@@ -25,6 +25,7 @@ import (
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/certificates"
+	"github.com/motto123/minigate/pkg/grpcserver"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
@@ -60,8 +61,10 @@ type Gate struct {
 	unsent     atomic.Int64 // bytes that wait for slow clients
 	slow       atomic.Int64 // clients that they wait for
 	draining   atomic.Bool
-	cutting    atomic.Bool  // there is no more time for requests
-	secure     atomic.Int64 // TLS handshakes under way
+	cutting       atomic.Bool  // there is no more time for requests
+	secure        atomic.Int64 // TLS handshakes under way
+
+	droppedBefore atomic.Int64 // events that were dropped before the gate's end
 
 	refusedAt     atomic.Int64 // when one was logged, as sinceBegan
 	refusedUnsaid atomic.Int64 // how many were not
@@ -262,30 +265,13 @@ func (g *Gate) serveGRPC(p *parts.Parts, l net.Listener) {
 	if l == nil {
 		return
 	}
-	server := grpc.NewServer(g.cfg.GRPCOptions...)
-	gatepb.RegisterGateServer(server, &service{gate: g})
 	p.Start("gRPC", func(ctx context.Context) error {
-		stopped := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			defer close(stopped)
-			stopServer(server)
+		return grpcserver.Serve(ctx, grpcserver.Config{
+			Name: "gate gRPC", Listener: l, Options: g.cfg.GRPCOptions,
+			Register: func(r grpc.ServiceRegistrar) { gatepb.RegisterGateServer(r, &service{gate: g}) },
+			Limit:    stopTime, Ending: g.cfg.Ending,
 		})
-		err := server.Serve(l)
-		if !stop() {
-			<-stopped
-		}
-		if errors.Is(err, grpc.ErrServerStopped) { // before it had begun
-			err = nil
-		}
-		return err
 	})
-}
-
-// stopServer lets running calls end, and cuts them off after a while.
-func stopServer(server *grpc.Server) {
-	cut := time.AfterFunc(stopTime, server.Stop)
-	defer cut.Stop()
-	server.GracefulStop()
 }
 
 // startPublishers opens the publisher shards. They end after what they hold was

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -250,6 +251,8 @@ type event struct {
 const (
 	maxEvents    = 4096
 	eventTimeout = 5 * time.Second
+	// hurriedEvents is for a broker that answers; there is no time for another.
+	hurriedEvents = time.Second
 )
 
 func (g *Gate) sessionBound(ctx context.Context, session uint64, user int64) {
@@ -274,31 +277,42 @@ func (g *Gate) emit(ctx context.Context, name string, m proto.Message) {
 	}
 }
 
-// publishEvents publishes until ctx ends, and then what is still there.
+// publishEvents publishes until ctx ends, and then what is still there, as far as it
+// gets in eventTimeout, or in a hurry in hurriedEvents.
 func (g *Gate) publishEvents(ctx context.Context) {
+	late, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var limit sync.WaitGroup
+	limit.Go(func() {
+		select {
+		case <-ctx.Done():
+			g.cfg.Ending.Await(late.Done(), eventTimeout, hurriedEvents)
+			stop()
+		case <-late.Done():
+		}
+	})
+	defer limit.Wait()
+	defer stop()
 	publish := func(e event) {
 		call, cancel := context.WithTimeout(e.of, eventTimeout) // also when ctx has ended
 		defer cancel()
+		defer context.AfterFunc(late, cancel)()
 		if err := g.cfg.Events.Publish(call, e.name, e.m); err != nil {
 			g.stats.EventsDropped.Add(1)
 			g.log.WithFields(tracing.Fields(e.of)).WithError(err).Warn("publish " + e.name)
 		}
 	}
-	for {
+	for ctx.Err() == nil {
 		select {
 		case e := <-g.events:
 			publish(e)
 		case <-ctx.Done():
-			end := time.Now().Add(eventTimeout)
-			for time.Now().Before(end) {
-				select {
-				case e := <-g.events:
-					publish(e)
-				default:
-					return
-				}
-			}
-			return
 		}
+	}
+	for len(g.events) > 0 && late.Err() == nil { // nobody emits any more
+		publish(<-g.events)
+	}
+	g.stats.EventsDropped.Add(int64(len(g.events)))
+	if lost := g.stats.EventsDropped.Load() - g.droppedBefore.Load(); lost > 0 {
+		g.cfg.Ending.CutOff("gate: %d events of sessions", lost)
 	}
 }

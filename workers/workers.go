@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/sirupsen/logrus"
@@ -20,6 +21,7 @@ import (
 	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/authrpc"
 	"github.com/motto123/minigate/pkg/events"
+	"github.com/motto123/minigate/pkg/grpcserver"
 	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/pkg/snowflakes"
 	"github.com/motto123/minigate/pkg/sqldb"
@@ -49,6 +51,9 @@ type Process struct {
 	Email    email.Config
 	Mails    io.Writer // takes mails for people where no mail server is named
 }
+
+// callsTime is what running calls of the auth service get at its end.
+const callsTime = 10 * time.Second
 
 // Names are the services that Start knows.
 func Names() []string { return []string{"auth", "chat", "echo", "email"} }
@@ -120,7 +125,10 @@ func (p *Process) prepareAuth() (start func(), err error) {
 	return func() {
 		p.Parts.Start("auth, in the background", s.Run)
 		p.Parts.Start("auth gRPC", func(ctx context.Context) error {
-			return serve(ctx, p.Worker.Ending, listener, s.RegisterGRPC, p.GRPC)
+			return grpcserver.Serve(ctx, grpcserver.Config{
+				Name: "auth gRPC", Listener: listener, Options: p.GRPC, Register: s.RegisterGRPC,
+				Limit: callsTime, Ending: p.Worker.Ending,
+			})
 		})
 		if registered != nil { // until gRPC ends, and not longer
 			p.Parts.Start("auth in etcd", registered.Run)

@@ -120,16 +120,42 @@ func (r *Registration) address(ctx context.Context) (string, error) {
 	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
 		return r.cfg.Address, nil
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "udp", r.cfg.Etcd[0]) // sends nothing
-	if err != nil {
-		return "", fmt.Errorf("discovery: find the own address: %w", err)
-	}
-	defer conn.Close()
-	host, _, err = net.SplitHostPort(conn.LocalAddr().String())
+	host, err = ownAddress(ctx, r.cfg.Etcd)
 	if err != nil {
 		return "", fmt.Errorf("discovery: find the own address: %w", err)
 	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// ownAddress is the one by which this machine reaches the first of servers that it
+// has a way to: the name of one that is gone may be, too. Each has a part of the
+// time of ctx, since a name server that says nothing would take all of it.
+func ownAddress(ctx context.Context, servers []string) (host string, err error) {
+	var problems []error
+	for i, server := range servers {
+		limit := lookupTimeout
+		if end, ok := ctx.Deadline(); ok {
+			limit = time.Until(end) / time.Duration(len(servers)-i+1) // the last part is for etcd
+		}
+		own, err := ownAddressFor(ctx, server, limit)
+		if err == nil {
+			return own, nil
+		}
+		problems = append(problems, err)
+	}
+	return "", errors.Join(problems...)
+}
+
+func ownAddressFor(ctx context.Context, server string, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", server) // sends nothing
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
 }
 
 var errLeaseLost = errors.New("discovery: the lease has ended")

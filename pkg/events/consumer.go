@@ -114,6 +114,7 @@ func (r *rabbit) consumeOnce(ctx context.Context, up func()) (err error) {
 	case e := <-lost:
 		err = fmt.Errorf("connection lost: %w", asError(e))
 	case <-settled:
+	case <-r.abandoned: // the end of the subscribers gives back what they handed out
 	}
 	closeAll()
 	<-settled

@@ -29,9 +29,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -138,6 +136,8 @@ type broker interface {
 	running()
 	// settled tells of a message that was handled for good.
 	settled()
+	// abandon gives back what was handed out and is not settled, so that consume ends.
+	abandon()
 	// connected says what is possible now.
 	connected() (publishing, consuming bool)
 }
@@ -230,6 +230,10 @@ func (e *Events) fail(err error) {
 // again), and returns nil when all it started has ended. An error means that a
 // subscription was wrong or that the broker refuses one of the queues. Run
 // can be called once.
+//
+// A handler that does not return when its context ends is waited for 5 s more, or
+// 1 s after a hurry. Its goroutine is then left to it, also after Run has returned,
+// and its event is delivered again.
 func (e *Events) Run(ctx context.Context) error {
 	first := false
 	e.started.Do(func() { first = true })
@@ -269,61 +273,4 @@ func (e *Events) queues() []queue {
 		queues = append(queues, s.queue)
 	}
 	return queues
-}
-
-// route runs the router until ctx ends and its handlers have.
-func (e *Events) route(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if len(e.subscriptions) == 0 {
-		e.broker.running()
-		<-ctx.Done()
-		return nil
-	}
-	// The router's own time-out would let Run return while handlers still run.
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: math.MaxInt64}, e.adapter)
-	if err != nil {
-		return fmt.Errorf("events: %w", err)
-	}
-	handlers, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	var running atomic.Int64 // handlers
-	var work sync.WaitGroup
-	work.Go(func() {
-		select {
-		case <-handlers.Done():
-			return
-		case <-ctx.Done():
-		}
-		within, cancel := e.config.Ending.Within(handlers, e.config.Drain)
-		defer cancel()
-		<-within.Done()
-		if n := running.Load(); handlers.Err() == nil && n > 0 {
-			e.config.Ending.CutOff("events: %d handlers that were stopped, whose events are delivered again", n)
-		}
-		stop()
-	})
-	for _, s := range e.subscriptions {
-		h := router.AddConsumerHandler(s.String(), s.event, e.broker.subscriber(s), counted(&running, e.consumer(s, handlers)))
-		h.AddMiddleware(e.middleware(ctx, s)...)
-	}
-	var consumeError error
-	work.Go(func() {
-		consumeError = e.broker.consume(ctx)
-		cancel()
-	})
-	work.Go(func() {
-		select {
-		case <-router.Running():
-			e.broker.running()
-		case <-handlers.Done():
-		}
-	})
-	err = router.Run(ctx)
-	stop()
-	work.Wait()
-	if err != nil {
-		return fmt.Errorf("events: router: %w", err)
-	}
-	return consumeError
 }

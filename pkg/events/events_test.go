@@ -206,6 +206,54 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
+// A handler that does not heed its context does not keep Run; whoever consumes next
+// gets its event.
+func TestADeafHandlerDoesNotKeepTheEnd(t *testing.T) {
+	for _, hurry := range []bool{false, true} {
+		backends(t, func(t *testing.T, c Config) {
+			limit := parts.DeafTime
+			c.Drain, c.Ending = 10*time.Millisecond, parts.NewEnding()
+			if hurry {
+				c.Drain, limit = time.Hour, parts.DeafHurried
+				c.Ending.Hurry() // heeded when Run is to end
+			}
+			e, _ := newEvents(t, c)
+			started, release, returned := make(chan struct{}, 10), make(chan struct{}), make(chan struct{})
+			Subscribe(e, "one", "email.verification", func(context.Context, *emailpb.Verification) error {
+				started <- struct{}{}
+				<-release
+				close(returned)
+				return nil
+			})
+			stop := run(t, e)
+			publish(t, e, mail("1"))
+			receive(t, started)
+			begun := time.Now()
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took < limit || took > limit+3*time.Second {
+				t.Errorf("hurry=%v: the end took %v, want about %v", hurry, took, limit)
+			}
+			if cut := c.Ending.Cut(); len(cut) != 2 || cut[1] != "events: 1 handlers that do not heed their context" {
+				t.Errorf("hurry=%v: %q was cut off", hurry, cut)
+			}
+			if c.URL != "" {
+				again := make(chan struct{}, 1)
+				next, _ := newEvents(t, c)
+				Subscribe(next, "one", "email.verification", func(context.Context, *emailpb.Verification) error {
+					again <- struct{}{}
+					return nil
+				})
+				run(t, next)
+				receive(t, again)
+			}
+			close(release)
+			<-returned
+		})
+	}
+}
+
 func TestConcurrencyIsBounded(t *testing.T) {
 	backends(t, func(t *testing.T, c Config) {
 		e, _ := newEvents(t, c)

@@ -67,6 +67,10 @@ func (b *memory) publish(event string, m *message.Message) error {
 
 func (b *memory) settled() { b.backlog.Release(1) }
 
+// abandon has nothing to give back to: what is not handled when this process ends
+// is lost.
+func (b *memory) abandon() {}
+
 // connected is true between the router's start and its end.
 func (b *memory) connected() (publishing, consuming bool) {
 	select {

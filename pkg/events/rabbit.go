@@ -34,6 +34,7 @@ type rabbit struct {
 	marshal   Marshaler
 
 	consuming atomic.Bool
+	abandoned chan struct{} // closed: what is not settled is given back
 
 	// Set up before anything runs.
 	queues  []queue
@@ -44,7 +45,7 @@ func newRabbit(c Config, log logrus.Ext1FieldLogger, adapter watermill.LoggerAda
 	if _, err := amqp.ParseURI(c.URL); err != nil {
 		return nil, fmt.Errorf("events: broker's URL: %w", err)
 	}
-	r := &rabbit{config: c, log: log, adapter: adapter}
+	r := &rabbit{config: c, log: log, adapter: adapter, abandoned: make(chan struct{})}
 	r.publisher = newPublisher(c.URL, c.Backlog, r.declare, log)
 	return r, nil
 }
@@ -66,6 +67,8 @@ func (r *rabbit) send(exchange, key string, m *message.Message) error {
 }
 
 func (r *rabbit) settled() {}
+
+func (r *rabbit) abandon() { close(r.abandoned) }
 
 func (r *rabbit) connected() (publishing, consuming bool) {
 	return r.publisher.open(), r.consuming.Load()

@@ -62,6 +62,31 @@ func (e *Ending) Within(parent context.Context, limit time.Duration) (context.Co
 	}
 }
 
+// Await waits until done is closed, for up to limit, and after Hurry for up to
+// hurried. It reports whether done was closed.
+func (e *Ending) Await(done <-chan struct{}, limit, hurried time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for hurry := e.Hurried(); ; {
+		select {
+		case <-done:
+			return true
+		case <-hurry:
+			hurry = nil
+			timer.Reset(hurried)
+		case <-timer.C:
+			return false
+		}
+	}
+}
+
+// How long the end of what does not heed its context is waited for with Await,
+// before it is left running.
+const (
+	DeafTime    = 5 * time.Second
+	DeafHurried = time.Second
+)
+
 // CutOff takes down what was given up, such as "worker chat: 3 handlers".
 func (e *Ending) CutOff(format string, args ...any) {
 	if e == nil {

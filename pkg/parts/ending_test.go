@@ -77,3 +77,28 @@ func TestWithoutAnEndingThereIsTime(t *testing.T) {
 	defer cancel()
 	<-late.Done()
 }
+
+func TestAwaitEndsWithWhatItWaitsForOrItsTime(t *testing.T) {
+	done, never := make(chan struct{}), make(chan struct{})
+	close(done)
+	hurried := NewEnding()
+	hurried.Hurry()
+	for _, c := range []struct {
+		name   string
+		ending *Ending
+		done   chan struct{}
+		limit  time.Duration
+		hurry  time.Duration
+		want   bool
+	}{
+		{"done", NewEnding(), done, time.Hour, time.Hour, true},
+		{"done in a hurry", hurried, done, time.Hour, time.Hour, true},
+		{"not in time", NewEnding(), never, time.Millisecond, time.Hour, false},
+		{"hurried", hurried, never, time.Hour, time.Millisecond, false},
+		{"nothing to be hurried by", nil, never, time.Millisecond, time.Hour, false},
+	} {
+		if got := c.ending.Await(c.done, c.limit, c.hurry); got != c.want {
+			t.Errorf("%s: got %v", c.name, got)
+		}
+	}
+}

@@ -84,7 +84,7 @@ func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (ma
 	})
 
 	for name, v := range fromEnv {
-		if !slices.Contains(known, name) {
+		if !slices.Contains(known, name) && !serviceLink(v) {
 			problems = append(problems, unknown(v.name, EnvName(nearest(name, known))))
 		}
 	}
@@ -125,8 +125,8 @@ type variable struct{ name, value string }
 const fileSuffix = "_FILE"
 
 // foreign begins, behind EnvPrefix, variables that are no settings: those of the
-// tests, of deploy/services.sh and of compose.yaml.
-var foreign = []string{"TEST_", "SERVICES_", "DEPLOY_"}
+// tests, of deploy/services.sh, of compose.yaml, of deploy/rollout.sh and of .ci.
+var foreign = []string{"TEST_", "SERVICES_", "DEPLOY_", "ROLLOUT_", "CI_"}
 
 // fromEnvironment returns the settings in an environment, by their names. Of those that
 // are not its own it has no more than the names: a secret of theirs may not be readable

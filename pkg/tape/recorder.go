@@ -63,8 +63,11 @@ type Recorder struct {
 	free    []*batch
 	bytes   int           // in open, in full, and with the store
 	writing int           // batches that are with the store
+	unkept  int           // entries in these
+	dropped int           // entries that were lost since ending
 	settled chan struct{} // closed and replaced when one of them is not any more; nil where nobody waits
 	closed  bool
+	ending  bool // Run's context has ended
 }
 
 // batch is a Batch while it is filled.
@@ -123,6 +126,9 @@ func (r *Recorder) Record(e Entry) {
 	size := sizeOf(&e)
 	r.mu.Lock()
 	if r.closed || r.bytes+size > r.cfg.MaxBytes {
+		if r.ending {
+			r.dropped++
+		}
 		r.mu.Unlock()
 		r.measures.full.Add(1)
 		r.lost(errors.New("the tape takes less than there is"))
@@ -194,7 +200,8 @@ func (r *Recorder) signal() {
 }
 
 // Run has everything kept until ctx ends, and then what is still there, for up to two
-// seconds. What is given to the recorder later is dropped.
+// seconds. What is given to the recorder later is dropped. It tells
+// RecorderConfig.Ending of what was not kept then.
 func (r *Recorder) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var limit sync.WaitGroup
@@ -204,6 +211,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-writing.Done():
 			return
 		}
+		r.end() // also where the loop below waits for the store
 		late, done := r.cfg.Ending.Within(writing, endTime)
 		defer done()
 		<-late.Done()
@@ -231,6 +239,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	r.end()
 	for {
 		b, _ := r.next(time.Now(), true)
 		if b == nil {
@@ -239,7 +248,19 @@ func (r *Recorder) Run(ctx context.Context) error {
 		r.write(writing, b)
 	}
 	r.await(writing)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := r.dropped + r.unkept; n > 0 {
+		r.cfg.Ending.CutOff("tape: %d entries", n)
+	}
 	return nil
+}
+
+// end has everything counted that is lost from now on.
+func (r *Recorder) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending = true
 }
 
 // next is the batch that is to be written now, or how long until there will be one
@@ -263,6 +284,7 @@ func (r *Recorder) next(now time.Time, end bool) (b *batch, wait time.Duration) 
 		r.full = nil
 	}
 	r.writing++
+	r.unkept += b.Entries
 	return b, 0
 }
 
@@ -285,6 +307,10 @@ func (r *Recorder) settle(b *batch, err error) {
 	defer r.mu.Unlock()
 	r.bytes -= size
 	r.writing--
+	r.unkept -= int(entries)
+	if r.ending && err != nil {
+		r.dropped += int(entries)
+	}
 	if cap(b.Body) <= keepBytes && len(r.free) < keepBatches {
 		*b = batch{Batch: Batch{Body: b.Body[:0]}}
 		r.free = append(r.free, b)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -275,6 +276,9 @@ func TestEndIsBounded(t *testing.T) {
 					stop()
 					if took, want := time.Since(began), map[bool]time.Duration{false: endTime}[hurried]; took != want {
 						t.Errorf("it took %v, want %v", took, want)
+					}
+					if cut := ending.Cut(); !slices.Equal(cut, []string{"tape: 10 entries"}) {
+						t.Errorf("%q was cut off", cut)
 					}
 				})
 			})

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkg/errors"
@@ -18,9 +19,11 @@ type call struct {
 	route    *route
 	envelope *envelope
 	raw      Raw
-	name     [64]byte // room for the name of the answer
-	scratch  *buffer  // where the answer is encoded; nil until it is needed
-	next     *call    // in its lane
+	name     [64]byte    // room for the name of the answer
+	scratch  *buffer     // where the answer is encoded; nil until it is needed
+	next     *call       // in its lane
+	told     atomic.Bool // its end, to who waits for that: by serve, or instead of it
+	deaf     bool        // it was given up while its handler ran
 
 	// Set before the handler starts.
 	parent   context.Context

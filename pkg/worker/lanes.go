@@ -14,6 +14,7 @@ type laneKey struct {
 type lane struct {
 	key        laneKey
 	head, tail *call
+	runs       *call // nil where none does
 	next       *lane
 }
 
@@ -167,12 +168,14 @@ func (l *lanes) turn(n *lane) {
 			n.tail = nil
 		}
 		c.next = nil
+		n.runs = c
 		l.waiting--
 		l.running++
 		l.begun++
 		l.mu.Unlock()
 		l.run(c)
 		l.mu.Lock()
+		n.runs = nil
 		l.running--
 		if n.head == nil {
 			delete(l.lanes, n.key)
@@ -207,15 +210,28 @@ func (l *lanes) stop() {
 }
 
 // close stops, waits until the calls that run have returned, and returns those
-// that never will, linked by next.
-func (l *lanes) close() (left *call) {
+// that never will begin, linked by next. Where await, which is given what is closed
+// then, returns before that, those that run are among them, and are given up.
+func (l *lanes) close(await func(ended <-chan struct{})) (left *call) {
 	l.stop()
-	l.ended.Wait()
+	ended := make(chan struct{})
+	go func() {
+		l.ended.Wait()
+		close(ended)
+	}()
+	await(ended)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, n := range l.lanes {
 		for c := n.head; c != nil; {
 			next := c.next
 			c.next, left = left, c
 			c = next
+		}
+		n.head, n.tail = nil, nil
+		if c := n.runs; c != nil && c.told.CompareAndSwap(false, true) {
+			c.deaf = true
+			c.next, left = left, c
 		}
 	}
 	clear(l.lanes)

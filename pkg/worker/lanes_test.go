@@ -17,6 +17,9 @@ func callOf(gate string, session uint64, sequence uint32) *call {
 	return &call{caller: Caller{Session: Session{Gate: gate, ID: session}, Sequence: sequence}}
 }
 
+// wholly waits for all calls that run.
+func wholly(ended <-chan struct{}) { <-ended }
+
 func TestLanesKeepTheOrderOfEachSession(t *testing.T) {
 	const sessions, each, limit = 300, 50, 16
 	var (
@@ -65,7 +68,7 @@ func TestLanesKeepTheOrderOfEachSession(t *testing.T) {
 	}
 	feeders.Wait()
 	all.Wait()
-	if left := l.close(); left != nil {
+	if left := l.close(wholly); left != nil {
 		t.Errorf("%v is left", left.caller)
 	}
 	if n := most.Load(); n > limit || n < 2 {
@@ -112,7 +115,7 @@ func TestLanesRunSessionsInParallelAndOneSessionAlone(t *testing.T) {
 	for range sessions {
 		<-started
 	}
-	if left := l.close(); left != nil {
+	if left := l.close(wholly); left != nil {
 		t.Error("something is left")
 	}
 }
@@ -149,7 +152,7 @@ func TestLanesTakeTurns(t *testing.T) {
 	for range many - before {
 		<-order
 	}
-	l.close()
+	l.close(wholly)
 }
 
 func TestLanesGiveBackWhatNeverRan(t *testing.T) {
@@ -161,7 +164,7 @@ func TestLanesGiveBackWhatNeverRan(t *testing.T) {
 	l.add(callOf("g", 2, 9))
 	<-entered
 	closed := make(chan *call)
-	go func() { closed <- l.close() }()
+	go func() { closed <- l.close(wholly) }()
 	// Closed as soon as it refuses; the running call is still waited for.
 	want := 3
 	eventually(t, "the lanes refuse", func() bool {
@@ -239,5 +242,5 @@ func BenchmarkLanes(b *testing.B) {
 		l.add(&calls[0])
 		all.Wait()
 	}
-	l.close()
+	l.close(wholly)
 }

@@ -135,7 +135,7 @@ func TestLive(t *testing.T) {
 		close(end)
 		synctest.Wait()
 		live(true, "all is done")
-		l.close()
+		l.close(wholly)
 	})
 }
 

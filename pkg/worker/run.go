@@ -13,15 +13,19 @@ import (
 	wire "github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/failure"
+	"github.com/motto123/minigate/pkg/parts"
 	"github.com/motto123/minigate/proto/commonpb"
 )
 
 // Run serves until ctx ends, then finishes what it has taken within
 // Config.DrainTimeout, or until Config.Ending hurries, and returns when
-// everything it started has ended: a handler that does not return when its
-// context ends keeps it waiting. It tells Config.Ending what it cut off. It
+// everything it started has ended. It tells Config.Ending what it cut off. It
 // returns nil after ctx ended, or what is wrong with the configuration, or why
 // the service's queue can not be had. A worker runs once.
+//
+// A handler that does not return when its context ends is waited for 5 s more, or
+// 1 s after a hurry. Its goroutine is then left to it, also after Run has returned;
+// nobody is answered by it, and its request goes to another replica.
 func (w *Worker) Run(ctx context.Context) error {
 	if !w.started.CompareAndSwap(false, true) {
 		return errors.New("worker: Run was called twice")
@@ -69,8 +73,12 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.over.Store(true)
 		lanes.stop() // first, so that the end of one call is not the start of another
 		stopCalls(errShutdown)
-		for c := lanes.close(); c != nil; c = c.next {
-			w.stats.givenBack.Add(1)
+		for c := lanes.close(w.awaitHandlers); c != nil; c = c.next {
+			if c.deaf {
+				w.stats.deaf.Add(1)
+			} else {
+				w.stats.givenBack.Add(1)
+			}
 			c.envelope.lost.Store(true)
 			acks.done(c.envelope)
 		}
@@ -114,6 +122,12 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.tellCut()
 	return errors.Wrapf(failed, "worker %s: consume", w.service)
+}
+
+// awaitHandlers waits until handlers whose contexts have ended have, and no longer
+// than anybody can be expected to wait for those who do not heed that.
+func (w *Worker) awaitHandlers(ended <-chan struct{}) {
+	w.cfg.Ending.Await(ended, parts.DeafTime, parts.DeafHurried)
 }
 
 func joined(problems []error) error {
@@ -161,6 +175,10 @@ func (w *Worker) serve(out *outbox, acks *settler, c *call) {
 	}
 	answer, err := c.route.serve(c, &c.raw)
 	took := time.Since(begun)
+	if !c.told.CompareAndSwap(false, true) { // Run waits no more, and has given it back
+		c.finish()
+		return
+	}
 	if w.over.Load() {
 		w.stats.stopped.Add(1)
 	}

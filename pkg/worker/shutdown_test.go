@@ -254,3 +254,68 @@ func TestWhatIsNotDoneAtTheEndIsGivenBack(t *testing.T) {
 		}
 	}
 }
+
+// A handler that does not heed its context does not keep the worker: its request
+// goes to the next replica with what came with it, and what it answers in the end
+// nobody gets, so that nobody gets two answers.
+func TestADeafHandlerDoesNotKeepTheEnd(t *testing.T) {
+	for _, hurry := range []bool{false, true} {
+		t.Run(map[bool]string{false: "in time", true: "hurried"}[hurry], func(t *testing.T) {
+			t.Parallel()
+			b := newMem(t)
+			ending, drain, limit := parts.NewEnding(), 50*time.Millisecond, parts.DeafTime
+			if hurry {
+				drain, limit = time.Hour, parts.DeafHurried
+			}
+			w := New("game", Config{Bus: b, Log: quiet(), DrainTimeout: drain, Ending: ending, Concurrency: 1})
+			entered, release, returned := make(chan struct{}, 3), make(chan struct{}), make(chan struct{})
+			Handle(w, "game.move", func(context.Context, *commonpb.Empty) (*commonpb.Empty, error) {
+				entered <- struct{}{}
+				<-release
+				close(returned)
+				return nil, nil
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run(ctx) }()
+			eventually(t, "the worker consumes", func() bool { return w.Health() == nil })
+			g := newGate(t, b, bus.NewTopology(""), "g1")
+			g.send("game.move", bus.Request{Session: 1, Sequence: 1, User: 1}, bus.Request{Session: 2, Sequence: 2, User: 1})
+			<-entered
+			begun := time.Now()
+			cancel()
+			if hurry {
+				ending.Hurry()
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(limit + wait):
+				t.Error("the worker does not end")
+			}
+			if took := time.Since(begun); took < limit || took > limit+3*time.Second {
+				t.Errorf("the end took %v, want about %v", took, limit)
+			}
+			want := []string{"game worker: 1 handlers that do not heed their context", "game worker: 1 requests that go to another replica, or wait for one"}
+			if cut := ending.Cut(); !slices.Equal(cut, want) {
+				t.Errorf("%q was cut off, want %q", cut, want)
+			}
+			close(release)
+			<-returned
+			run(t, with(New("game", Config{Bus: b, Log: quiet()}), "game.move"))
+			seen := make(map[uint32]int)
+			for range 2 {
+				r := g.reply()
+				seen[r.Sequence]++
+				if r.Code != 0 {
+					t.Errorf("got %+v from the next replica", r)
+				}
+			}
+			if seen[1] != 1 || seen[2] != 1 || w.Stats().Replies != 0 {
+				t.Errorf("answered: %v; by the one that ended: %d", seen, w.Stats().Replies)
+			}
+		})
+	}
+}

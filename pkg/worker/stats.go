@@ -31,6 +31,7 @@ func (w *Worker) tellCut() {
 		what string
 	}{
 		{&w.stats.stopped, "handlers that were stopped"},
+		{&w.stats.deaf, "handlers that do not heed their context"},
 		{&w.stats.givenBack, "requests that go to another replica, or wait for one"},
 		{&w.stats.lostReplies, "replies that the broker did not take, whose requests will be handled again"},
 	} {
@@ -47,7 +48,7 @@ type counters struct {
 	malformed, redelivered, announced          atomic.Uint64
 	replies, goneReplies, lateReplies, retries atomic.Uint64
 	pushes, goneGates                          atomic.Uint64
-	stopped, givenBack, lostReplies            atomic.Uint64 // at the end, see tellCut
+	stopped, deaf, givenBack, lostReplies      atomic.Uint64 // at the end, see tellCut
 	failed                                     [codes.Unauthenticated + 1]atomic.Uint64
 }
 

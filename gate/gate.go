@@ -61,8 +61,8 @@ type Gate struct {
 	unsent     atomic.Int64 // bytes that wait for slow clients
 	slow       atomic.Int64 // clients that they wait for
 	draining   atomic.Bool
-	cutting       atomic.Bool  // there is no more time for requests
-	secure        atomic.Int64 // TLS handshakes under way
+	cutting    atomic.Bool  // there is no more time for requests
+	secure     atomic.Int64 // TLS handshakes under way
 
 	droppedBefore atomic.Int64 // events that were dropped before the gate's end
 

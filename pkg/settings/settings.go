@@ -146,7 +146,7 @@ func fromEnvironment(environ []string, own func(setting string) bool) (map[strin
 		}
 		setting := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
 		if !own(setting) {
-			found[setting] = variable{name: name}
+			found[setting] = variable{name, value} // of a file its name
 			continue
 		}
 		if inFile {

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"hash/fnv"
 	"io"
@@ -34,6 +33,7 @@ type desk struct {
 	*world
 	shadow bus.Topology
 	gate   gate
+	pushes bool // workers that are started from now on push to all and to who asks
 }
 
 func newDesk(t *testing.T) *desk {
@@ -93,9 +93,14 @@ func (d *desk) sum(topology bus.Topology, wrong func(int64) bool, recorded bool)
 	if recorded {
 		cfg.Tape, endTape = d.recorder(topology)
 	}
-	sum := worker.New("sum", cfg)
-	worker.Handle(sum, "sum.double", func(_ context.Context, in *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
+	sum, pushes := worker.New("sum", cfg), d.pushes
+	worker.Handle(sum, "sum.double", func(ctx context.Context, in *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
 		n := in.GetValue()
+		if pushes {
+			if err := errors.Join(sum.Push(ctx, worker.ToEveryone(), "sum.all", in), sum.Push(ctx, worker.ToSession(worker.From(ctx).Session), "sum.one", in)); err != nil {
+				return nil, err
+			}
+		}
 		s.mu.Lock()
 		s.got[n]++
 		s.mu.Unlock()
@@ -216,10 +221,14 @@ func TestAPlantedBugIsFound(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	buggy := d.sum(d.topology, isWrong, true)
+	seen := d.watch()
+	seen.ask(people * 1000)
+	seen.want("answer 40000")
 	d.load()
 	buggy.stop()
 	entries, hash := d.taped()
 
+	d.pushes = true
 	said := d.run(1, "replay", "--to", d.topology.Prefix())
 	if !strings.Contains(said, "is the installation that was recorded") || !strings.Contains(said, "--against-production") {
 		t.Errorf("to the recorded installation it says\n%s", said)
@@ -231,7 +240,7 @@ func TestAPlantedBugIsFound(t *testing.T) {
 
 	unfixed := d.sum(d.shadow, isWrong, false)
 	said = d.run(0, "replay", "--to", d.shadow.Prefix())
-	if !regexp.MustCompile(`(?m)^same +2,000$`).MatchString(said) || !regexp.MustCompile(`(?m)^differ +0$`).MatchString(said) {
+	if !regexp.MustCompile(`(?m)^same +2,001$`).MatchString(said) || !regexp.MustCompile(`(?m)^pushes +\d`).MatchString(said) || !regexp.MustCompile(`(?m)^differ +0$`).MatchString(said) {
 		t.Errorf("with the bug it says\n%s", said)
 	}
 	unfixed.stop()
@@ -239,7 +248,7 @@ func TestAPlantedBugIsFound(t *testing.T) {
 	fixed := d.sum(d.shadow, never, false)
 	file := filepath.Join(t.TempDir(), "sum.tape")
 	listed := d.run(0, "tail", "--no-follow", "--route", "sum.*", "--save", file)
-	if strings.Count(listed, "sum.double") != people*numbers {
+	if strings.Count(listed, "sum.double") != people*numbers+1 {
 		t.Errorf("tail lists %d requests", strings.Count(listed, "sum.double"))
 	}
 	if strings.Contains(listed, "\x1b") {
@@ -290,6 +299,12 @@ func TestAPlantedBugIsFound(t *testing.T) {
 	if n, h := d.taped(); n != entries || h != hash {
 		t.Errorf("the tape had %d entries, and now others: %d", entries, n)
 	}
+
+	// Nobody of production has seen any of it, and would have.
+	seen.want("answer 40000")
+	d.sum(d.topology, never, false)
+	seen.ask(7)
+	seen.want("answer 40000", "answer 14", "sum.all 7", "sum.one 7")
 	d.stop()
 }
 
@@ -300,27 +315,6 @@ func number(t *testing.T, text string) int64 {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// placeOf is where each number stands on the tape.
-func (d *desk) placeOf() map[int64]tape.Place {
-	d.t.Helper()
-	all := make(map[int64]tape.Place)
-	for line := range strings.Lines(d.run(0, "tail", "--no-follow", "--json", "--full")) {
-		var one struct {
-			Position string
-			Request  struct{ Data string }
-		}
-		if err := json.Unmarshal([]byte(line), &one); err != nil {
-			d.t.Fatalf("%s: %v", line, err)
-		}
-		place, err := tape.ParsePlace(one.Position)
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		all[number(d.t, one.Request.Data)] = place
-	}
-	return all
 }
 
 // TestAReplayThatIsKilledGoesOn: the tape stays as it is, and a second run from the
@@ -375,24 +369,4 @@ func TestAReplayThatIsKilledGoesOn(t *testing.T) {
 		t.Errorf("the tape had %d entries, and now others: %d", entries, n)
 	}
 	d.stop()
-}
-
-// recordedFor is the time from the first to the last request on the tape.
-func (d *desk) recordedFor() time.Duration {
-	d.t.Helper()
-	source, err := stream.Open(d.rabbitmq, d.topology)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	var first, last time.Time
-	err = source.Read(d.t.Context(), tape.Start{}, false, func(e *tape.Entry) error {
-		if last = e.Time; first.IsZero() {
-			first = e.Time
-		}
-		return nil
-	})
-	if err = errors.Join(err, source.Close()); err != nil {
-		d.t.Fatal(err)
-	}
-	return last.Sub(first)
 }

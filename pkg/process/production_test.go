@@ -102,20 +102,11 @@ func TestProductionRefusesWhatIsForDevelopment(t *testing.T) {
 		{name: "no user of RabbitMQ", of: gate, settings: and(good, "--rabbitmq", "amqp://broker/"), refused: []string{"rabbitmq"}},
 		{name: "no password of RabbitMQ", of: gate, settings: and(good, "--rabbitmq", "amqp://me@broker/"), refused: []string{"rabbitmq"}},
 		{name: "no password of Redis", of: gate, settings: and(good, "--redis", "redis://redis:6379"), refused: []string{"redis"}},
-		{
-			name: "as compose.yaml comes", of: []string{"auth", "email"}, refused: []string{"rabbitmq", "redis", "service-token", "database", "smtp", "smtp-tls", "smtp-username", "mail-from"},
-			settings: []string{
-				"--rabbitmq", "amqp://minigate:minigate-dev@rabbitmq:5672/", "--redis", "redis://:minigate-dev@redis:6379/0", "--admin", ":7180",
-				"--database", "mysql://minigate:minigate-dev@mysql:3306/minigate", "--service-token", goodToken + ", minigate-dev", "--auth-grpc", ":7102",
-				"--smtp", "mail:1025", "--smtp-tls", "none",
-			},
-		},
 		{name: "no password of MySQL", of: []string{"auth"}, settings: and(worker, "--database", "mysql://me@db/n"), refused: []string{"database"}},
 		{name: "MySQL's root", of: []string{"chat"}, settings: and(worker, "--database", "mysql://root:pw@db/n"), refused: []string{"database"}},
 		{name: "MySQL's root in the driver's form", of: []string{"chat"}, settings: and(worker, "--database", "root:pw@tcp(db:3306)/n"), refused: []string{"database"}},
 		{name: "another in the driver's form", of: []string{"chat"}, settings: and(worker, "--database", "me:pw@tcp(db:3306)/n")},
 		{name: "the tables as they come", of: initial, refused: []string{"database", "database"}},
-		{name: "the tables of compose.yaml", of: initial, settings: []string{"--database", "mysql://minigate:minigate-dev@mysql:3306/minigate"}, refused: []string{"database"}},
 		{name: "the tables by root", of: initial, settings: []string{"--database", "mysql://root:pw@db/n"}, refused: []string{"database"}},
 		{name: "good tables", of: initial, settings: []string{"--database", "mysql://me:pw@db/n"}},
 	} {

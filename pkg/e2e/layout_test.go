@@ -68,12 +68,13 @@ var rules = map[string]rule{
 	"pkg/certificates":  {own: []string{"pkg/settings"}},
 	"pkg/proxyprotocol": {own: []string{"pkg/settings"}},
 	"pkg/grpcauth":      {own: []string{"pkg/certificates", "pkg/settings", "pkg/tracing"}},
+	"pkg/grpcserver":    {own: []string{"pkg/parts"}, others: []string{"google.golang.org/grpc"}},
 	"pkg/tracing":       {},
 	"pkg/tracing/otlp":  {own: []string{"pkg/metrics", "pkg/parts", "pkg/settings", "pkg/tracing"}},
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
 	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
 	"pkg/replay": {own: []string{
-		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape", "pkg/tracing",
+		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/grpcserver", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape", "pkg/tracing",
 	}},
 	"pkg/bench": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/client", "pkg/failure", "pkg/load", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/sensitive", "pkg/settings", "pkg/stack", "pkg/tape", "pkg/tracing", "pkg/worker",

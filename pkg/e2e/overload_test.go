@@ -25,7 +25,7 @@ const (
 )
 
 // gateBlocked is the gate's connection as the broker lists it.
-var gateBlocked = regexp.MustCompile(`minigate gate.*\sblocked`)
+var gateBlocked = regexp.MustCompile(`minigate-gate.*\sblocked`)
 
 // TestOverload: a gate with far more to do than it can, whose clients do not read,
 // whose worker stops and whose broker is blocked, stays within its memory, answers

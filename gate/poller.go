@@ -7,7 +7,7 @@ import (
 )
 
 // poller serves the sockets of one loop. gnet's own connections were measured: they
-// hold 450 bytes more of each idle client, copy what they write, accept on one
+// held 450 bytes more of each idle client, copy what they write, accept on one
 // thread only, and can not stop reading, which is how a gate holds back what the
 // broker does not take.
 //

@@ -92,7 +92,7 @@ func readEnvelope(body []byte) (p Payload) {
 func newRequest(r *bus.Request) Request {
 	out := Request{
 		Session: r.Session, Sequence: r.Sequence, User: r.User, ID: r.ID,
-		Kind: kind(r.Type), DataType: dataType(r.DataType), Type: string(r.Name), Size: len(r.Data),
+		Kind: named(codec.MessageType(r.Type)), DataType: named(codec.DataType(r.DataType)), Type: string(r.Name), Size: len(r.Data),
 	}
 	if r.Deadline != 0 {
 		at := time.UnixMilli(r.Deadline).UTC()
@@ -113,28 +113,15 @@ func newRequest(r *bus.Request) Request {
 	return out
 }
 
-func kind(t uint8) string {
-	switch codec.MessageType(t) {
-	case codec.Request:
-		return "request"
-	case codec.Notify:
-		return "notify"
-	case codec.Ack:
-		return "ack"
+// named is a type's name, or its number where it has none: that may be what is wrong.
+func named[T interface {
+	~uint8
+	fmt.Stringer
+}](t T) string {
+	if name := t.String(); name != T(255).String() {
+		return name
 	}
-	return fmt.Sprintf("type %d", t)
-}
-
-func dataType(t uint8) string {
-	switch codec.DataType(t) {
-	case codec.Text:
-		return "text"
-	case codec.JSON:
-		return "json"
-	case codec.Protobuf:
-		return "protobuf"
-	}
-	return fmt.Sprintf("type %d", t)
+	return fmt.Sprintf("type %d", uint8(t))
 }
 
 // decoded is a protobuf message in JSON without what is sensitive, or why not. A

@@ -194,3 +194,30 @@ func TestOpened(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// TestAPersonMayEndIt: what is under way then is still answered, and nothing has failed.
+func TestAPersonMayEndIt(t *testing.T) {
+	l, err := New(Config{Gates: []string{startGate(t, nil)["tcp"]}, Connections: 16, InFlight: 32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	r, err := l.Run(ctx)
+	if err != nil || !r.Interrupted {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	if err := r.Failed(); err != nil || r.Requests.Answered == 0 {
+		t.Errorf("got %+v, %v", r.Requests, err)
+	}
+}
+
+// TestWarmUp: each answer that counts is to a request that does.
+func TestWarmUp(t *testing.T) {
+	r := drive(t, Config{
+		Gates: []string{startGate(t, nil)["tcp"]}, Connections: 16, InFlight: 32, Warmup: 200 * time.Millisecond, Duration: 300 * time.Millisecond,
+	})
+	if q := r.Requests; q.Answered != q.Sent || q.Answered == 0 {
+		t.Errorf("%d were sent, and %d answered", q.Sent, q.Answered)
+	}
+}

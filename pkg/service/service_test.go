@@ -70,6 +70,17 @@ func TestOwnSettings(t *testing.T) {
 	}
 }
 
+// TestTheNameOfAShippedService is one like another: it needs no database.
+func TestTheNameOfAShippedService(t *testing.T) {
+	for _, name := range []string{"auth", "chat"} {
+		defined := false
+		run(name, nowhere, func(*Service) error { defined = true; return errors.New("not today") }, nil)
+		if !defined {
+			t.Errorf("%s was not defined", name)
+		}
+	}
+}
+
 // TestItWaitsForTheBroker, and a signal ends it nevertheless.
 func TestItWaitsForTheBroker(t *testing.T) {
 	defined := make(chan struct{})

@@ -115,7 +115,7 @@ func Outcome(c *tape.Call) string {
 	case tape.Unanswered:
 		return "UNANSWERED"
 	case tape.Silent:
-		return kind(c.Type)
+		return codec.MessageType(c.Type).String()
 	}
 	return "open"
 }
@@ -126,18 +126,6 @@ func Code(code uint32) string {
 		return "OK"
 	}
 	return failure.CodeName(int32(min(code, 1<<16)))
-}
-
-func kind(t uint8) string {
-	switch codec.MessageType(t) {
-	case codec.Request:
-		return "request"
-	case codec.Notify:
-		return "notify"
-	case codec.Ack:
-		return "ack"
-	}
-	return "unknown"
 }
 
 // Took is a duration in three digits or so.
@@ -200,7 +188,7 @@ type data struct {
 func (p *Printer) Object(c *tape.Call) (string, error) {
 	o := object{
 		Position: c.Place.String(), Time: c.Taken.Format(time.RFC3339Nano), Route: c.Route, Gate: c.Gate,
-		Session: strconv.FormatUint(c.Session, 10), Sequence: c.Sequence, Type: kind(c.Type), Size: len(c.Data), Outcome: Outcome(c),
+		Session: strconv.FormatUint(c.Session, 10), Sequence: c.Sequence, Type: codec.MessageType(c.Type).String(), Size: len(c.Data), Outcome: Outcome(c),
 		Redelivered: c.Redelivered, Repeated: c.Repeated, Masked: c.Masked || c.Reply != nil && c.Reply.Masked,
 	}
 	if c.User != 0 {

@@ -7,6 +7,7 @@ import (
 	otelcodes "go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 )
 
@@ -91,14 +92,14 @@ func (t *Tracer) Options(o Operation, exchange, key string, more ...attribute.Ke
 }
 
 // Answered has a span say the code that a request was answered with.
-func Answered(s trace.Span, code codes.Code) {
+func Answered(s trace.Span, c codes.Code) {
 	if !s.IsRecording() {
 		return
 	}
-	s.SetAttributes(semconv.RPCResponseStatusCode(CodeName(code)))
-	switch code {
+	s.SetAttributes(semconv.RPCResponseStatusCode(CodeName(c)))
+	switch c {
 	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
-		s.SetStatus(otelcodes.Error, CodeName(code)) // the others are the caller's affair
+		s.SetStatus(otelcodes.Error, CodeName(c)) // the others are the caller's affair
 	}
 }
 
@@ -111,13 +112,8 @@ func Failed(s trace.Span, kind string) {
 
 // CodeName is a code as OpenTelemetry writes it, such as NOT_FOUND.
 func CodeName(c codes.Code) string {
-	if int(c) < len(codeNames) {
-		return codeNames[c]
+	if name, ok := code.Code_name[int32(c)]; ok {
+		return name
 	}
 	return "CODE(" + strconv.Itoa(int(c)) + ")"
-}
-
-var codeNames = [...]string{
-	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }

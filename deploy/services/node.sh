@@ -31,7 +31,8 @@ node() {
 	url) "${kind}_url" "$data" ;;
 	ctl)
 		[[ $kind == rabbitmq ]] || fail "ctl is of RabbitMQ"
-		(rabbit_env "$data" /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@" </dev/null)
+		# Erlang looks into the folder where it is started, which its user may not see.
+		(cd / && rabbit_env "$data" /usr/lib/rabbitmq/bin/rabbitmqctl -q "$@" </dev/null)
 		;;
 	remove)
 		remove "$data"

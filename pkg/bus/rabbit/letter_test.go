@@ -15,6 +15,7 @@ func TestLettersThatComeBack(t *testing.T) {
 	url, topology := broker(t), own()
 	remove := sweep(t, url, topology)
 	b := openBus(t, url, topology)
+	until := watch(t, b)
 	p, err := b.Publisher()
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +43,7 @@ func TestLettersThatComeBack(t *testing.T) {
 		remove(queue)
 	})
 	<-ready
+	until(bus.Up) // publishers have a connection of their own
 	letter := bus.Letter{Reason: "no envelope", Attempts: 1}
 	letter.DiedAgain(bus.Letter{}, time.Now())
 	for name, c := range map[string]struct {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +56,9 @@ type load struct {
 	mu        sync.Mutex
 	results   map[int]error
 	repeated  int // results that came a second time
-	received  map[string]int
+	received  map[int]int
+	confirmed int
+	missing   int           // messages that are confirmed and not received
 	delivered chan struct{} // something was received
 	ready     int
 }
@@ -62,7 +67,7 @@ func startLoad(t testing.TB, b *Bus, topology bus.Topology) *load {
 	t.Helper()
 	l := &load{
 		t: t, exchange: topology.RequestExchange(), stop: make(chan struct{}),
-		results: make(map[int]error), received: make(map[string]int), delivered: make(chan struct{}, 1),
+		results: make(map[int]error), received: make(map[int]int), delivered: make(chan struct{}, 1),
 	}
 	var err error
 	if l.publisher, err = b.Publisher(); err != nil {
@@ -94,8 +99,15 @@ func startLoad(t testing.TB, b *Bus, topology bus.Topology) *load {
 }
 
 func (l *load) receive(d bus.Delivery) {
+	i, err := strconv.Atoi(string(d.Body))
+	if err != nil {
+		l.t.Errorf("received: %v", err)
+	}
 	l.mu.Lock()
-	l.received[string(d.Body)]++
+	if err, reported := l.results[i]; l.received[i] == 0 && reported && err == nil {
+		l.missing--
+	}
+	l.received[i]++
 	l.mu.Unlock()
 	wake(l.delivered)
 	if err := d.Ack(); err != nil && !errors.Is(err, bus.ErrStale) {
@@ -125,6 +137,12 @@ func (l *load) publish() {
 				l.repeated++
 			}
 			l.results[i] = err
+			if err == nil {
+				l.confirmed++
+				if l.received[i] == 0 {
+					l.missing++
+				}
+			}
 			l.mu.Unlock()
 			if err != nil {
 				failed <- struct{}{}
@@ -143,21 +161,15 @@ func (l *load) publish() {
 // more waits until n more messages are confirmed.
 func (l *load) more(n int) {
 	l.t.Helper()
-	want := l.confirmed() + n
-	for l.confirmed() < want {
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.confirmed
+	}
+	want := count() + n
+	for count() < want {
 		wait(l.t, l.delivered, "messages to get through")
 	}
-}
-
-func (l *load) confirmed() (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, err := range l.results {
-		if err == nil {
-			n++
-		}
-	}
-	return n
 }
 
 // finish stops the load, and wants what was confirmed to be received, and every
@@ -168,11 +180,9 @@ func (l *load) finish() (failed map[error]int) {
 	l.all.Wait()
 	failed = make(map[error]int)
 	l.mu.Lock()
-	confirmed := make(map[string]bool)
 	for i, err := range l.results {
 		switch {
 		case err == nil:
-			confirmed[fmt.Sprint(i)] = true
 		case errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrUnconfirmed):
 			failed[err]++
 		default:
@@ -186,12 +196,7 @@ func (l *load) finish() (failed map[error]int) {
 	deadline := time.After(patience)
 	for {
 		l.mu.Lock()
-		missing := 0
-		for body := range confirmed {
-			if l.received[body] == 0 {
-				missing++
-			}
-		}
+		missing, confirmed := l.missing, l.confirmed
 		l.mu.Unlock()
 		if missing == 0 {
 			return failed
@@ -199,7 +204,31 @@ func (l *load) finish() (failed map[error]int) {
 		select {
 		case <-l.delivered:
 		case <-deadline:
-			l.t.Fatalf("%d of %d confirmed messages were lost", missing, len(confirmed))
+			l.t.Fatalf("%d of %d confirmed messages were lost%s", missing, confirmed, l.lost())
 		}
 	}
+}
+
+// lost says which messages were confirmed and not received, as runs of numbers, and
+// what was received after them.
+func (l *load) lost() (text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	numbers := slices.Sorted(maps.Keys(l.results))
+	gone := func(i int) bool { return l.results[i] == nil && l.received[i] == 0 }
+	for at := 0; at < len(numbers); at++ {
+		if !gone(numbers[at]) {
+			continue
+		}
+		first := numbers[at]
+		for at+1 < len(numbers) && gone(numbers[at+1]) {
+			at++
+		}
+		text += fmt.Sprintf("; %d to %d", first, numbers[at])
+	}
+	newest := -1
+	for i := range l.received {
+		newest = max(newest, i)
+	}
+	return fmt.Sprintf("%s; the newest received is %d of %d, the queue was declared %d times", text, newest, len(numbers)-1, l.ready)
 }

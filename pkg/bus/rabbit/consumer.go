@@ -138,7 +138,7 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	if spec.Ready != nil {
 		spec.Ready()
 	}
-	err = b.handOut(ctx, deliveries, a, spec.Handle)
+	back, err := b.handOut(ctx, deliveries, a, spec.Handle)
 	if err != nil && spec.Lost != nil {
 		spec.Lost()
 	}
@@ -149,8 +149,12 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	noted.Wait()
 	if err == nil {
 		// Nothing more is to come; what came and was not handed out goes back now,
-		// not when the draining is over.
+		// not when the draining is over. Before the cancel it would come here once
+		// more, behind what follows it.
 		if err = s.call(func() error { return ch.Cancel(b.config.Name, false) }); err == nil {
+			for _, tag := range back {
+				_ = ch.Nack(tag, false, true)
+			}
 			for d := range deliveries {
 				_ = ch.Nack(d.DeliveryTag, false, true)
 			}
@@ -163,26 +167,25 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 }
 
 // handOut calls handle with each delivery. It returns nil where consuming is to
-// end and an error where it was cut off.
+// end, with the tags of what it took and did not hand out, and an error where it
+// was cut off.
 //
 // Hot path (BenchmarkBus/RoundTrip).
-func (b *Bus) handOut(ctx context.Context, deliveries <-chan amqp.Delivery, a *acks, handle func(bus.Delivery)) error {
+func (b *Bus) handOut(ctx context.Context, deliveries <-chan amqp.Delivery, a *acks, handle func(bus.Delivery)) (back []uint64, err error) {
 	for {
 		select {
 		case d, ok := <-deliveries:
 			if !ok {
-				return errLost
+				return nil, errLost
 			}
 			if ctx.Err() != nil || b.isClosing() {
-				// Both were ready: this one was not handed out.
-				_ = d.Nack(false, true)
-				return nil
+				return []uint64{d.DeliveryTag}, nil // both were ready
 			}
 			handle(a.track(&d))
 		case <-ctx.Done():
-			return nil
+			return nil, nil
 		case <-b.closing:
-			return nil
+			return nil, nil
 		}
 	}
 }

@@ -19,20 +19,21 @@ import (
 	"github.com/motto123/minigate/pkg/failure"
 )
 
-// flood is clients that send echo requests as fast as their sockets take them,
-// without waiting for answers: whatever the gate can do, they want many times that.
-// Only steady ones behave well.
+// flood is clients that send echo requests. All but modest ones do so as fast as
+// their sockets take them, without waiting for answers: whatever the gate can do, they
+// want many times that.
 type flood struct {
 	t         *testing.T
 	addresses []string
 	clients   sync.WaitGroup
+	numbers   int           // of steady clients that were started
 	sending   atomic.Bool   // steady clients send
 	ended     chan struct{} // the others end
 	end       func()        // stops the sending, waits until all is answered, and ends the others
 
 	sent     atomic.Int64     // requests of steady clients
 	answered [17]atomic.Int64 // of them, by code
-	cut      atomic.Int64     // steady clients that the gate took for slow ones, because this machine is
+	cut      atomic.Int64     // greedy clients that the gate took for slow ones, because this machine is
 
 	mu     sync.Mutex
 	others map[string]int // what the other clients do
@@ -51,16 +52,18 @@ func newFlood(t *testing.T, addresses ...string) *flood {
 }
 
 // steady starts clients that read all that comes, and hold each answer against its
-// request.
-func (f *flood) steady(n int) {
+// request. A modest one sends more when all it sent is answered, so that the kernel has
+// room for its answers and the gate no reason to cut it off; the others are greedy.
+func (f *flood) steady(n int, modest bool) {
 	clients := make([]*steady, n)
 	for i := range clients {
 		c, err := dialRaw(f.addresses[i%len(f.addresses)])
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		clients[i] = &steady{flood: f, rawClient: c, number: i}
+		clients[i] = &steady{flood: f, rawClient: c, number: f.numbers + i, modest: modest, caught: make(chan struct{}, 1)}
 	}
+	f.numbers += n
 	for _, s := range clients {
 		f.clients.Go(s.run)
 	}
@@ -160,10 +163,12 @@ type steady struct {
 	*flood
 	*rawClient
 	number   int
+	modest   bool
 	sent     atomic.Uint64 // requests that were begun to be written
 	done     atomic.Bool   // no more will be
 	answered []bool        // by id
-	count    uint64        // of them
+	count    atomic.Uint64 // of them
+	caught   chan struct{} // all that was sent is answered, or nothing more is read
 }
 
 func (s *steady) run() {
@@ -174,15 +179,18 @@ func (s *steady) run() {
 	if err != nil {
 		_ = s.conn.Close() // which send hears
 	}
+	close(s.caught)
 	sender.Wait()
 	var gone *net.OpError
 	var kick *kickedError
 	switch {
 	case err == nil:
+	case s.modest:
+		s.t.Errorf("modest client %d: %v", s.number, err)
 	case errors.As(err, &kick) && kick.code == "slow_consumer", errors.As(err, &gone), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		// Whose it is to lose answers is for the gate's kicks to say.
 		s.flood.cut.Add(1)
-		s.flood.sent.Add(int64(s.count) - int64(s.sent.Load()))
+		s.flood.sent.Add(int64(s.count.Load()) - int64(s.sent.Load()))
 	default:
 		s.t.Errorf("client %d: %v", s.number, err)
 	}
@@ -202,6 +210,11 @@ func (s *steady) send() {
 			_ = s.conn.Close() // which read hears
 			return
 		}
+		for s.modest && s.count.Load() < s.sent.Load() {
+			if _, ok := <-s.caught; !ok {
+				return
+			}
+		}
 	}
 	s.done.Store(true)
 	_ = s.conn.SetReadDeadline(time.Now().Add(patience))
@@ -214,7 +227,7 @@ func (s *steady) read() error {
 	if errors.Is(err, errEnough) {
 		return nil
 	}
-	return fmt.Errorf("%d requests, %d answers: %w", s.sent.Load(), s.count, err)
+	return fmt.Errorf("%d requests, %d answers: %w", s.sent.Load(), s.count.Load(), err)
 }
 
 func (s *steady) take(p codec.Packet) error {
@@ -223,7 +236,7 @@ func (s *steady) take(p codec.Packet) error {
 			return err
 		}
 	}
-	if s.done.Load() && s.count == s.sent.Load() {
+	if s.done.Load() && s.count.Load() == s.sent.Load() {
 		return errEnough
 	}
 	return nil
@@ -244,7 +257,12 @@ func (s *steady) answer(b []byte) error {
 		return fmt.Errorf("a second answer to request %d", m.ID)
 	}
 	s.answered[m.ID] = true
-	s.count++
+	if s.count.Add(1) == s.sent.Load() {
+		select {
+		case s.caught <- struct{}{}:
+		default:
+		}
+	}
 	code := codes.OK
 	if string(m.Name) == failure.Name {
 		e, err := failure.Decode(m.Body, m.Data)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -202,6 +203,7 @@ func sentAway(t *testing.T, c *wire) {
 // in the log; a handshake that does not go on, with its time.
 func TestTLSRefused(t *testing.T) {
 	a := certtest.NewAuthority(t, "authority")
+	later := func() time.Time { return time.Now().Add(2 * time.Hour) }
 	for name, x := range map[string]struct {
 		talk func(net.Conn) error
 		line string
@@ -219,6 +221,13 @@ func TestTLSRefused(t *testing.T) {
 			err := tls.Client(c, &tls.Config{RootCAs: other.Pool(t), ServerName: "gate"}).Handshake()
 			if err == nil {
 				return errors.New("a certificate of another authority is taken")
+			}
+			return nil
+		}, "bad certificate"},
+		"an expired certificate": {func(c net.Conn) error {
+			err := tls.Client(c, &tls.Config{RootCAs: a.Pool(t), ServerName: "gate", Time: later}).Handshake()
+			if err == nil || !strings.Contains(err.Error(), "expired") {
+				return fmt.Errorf("a certificate that is over: %w", err)
 			}
 			return nil
 		}, "bad certificate"},

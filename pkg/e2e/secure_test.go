@@ -1,10 +1,14 @@
 package e2e_test
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/motto123/minigate/pkg/certificates/certtest"
+	"github.com/motto123/minigate/pkg/client"
+	"github.com/motto123/minigate/proto/chatpb"
 )
 
 // TestSecureGate: a gate with a certificate is called over TLS by who trusts its
@@ -31,6 +35,56 @@ func TestSecureGate(t *testing.T) {
 	g.says(t, `refused a connection: the TLS handshake failed.*bad certificate`)
 	for _, address := range []string{g.tcp, g.ws} {
 		command(t, nil, 1, "call", "--gate", address, "--timeout", "3s", "echo.echo")
+	}
+	w.stop()
+}
+
+// TestMutualTLS: with certificates, services call each other over mutual TLS: a login
+// binds a session at its gate, a gate has a token looked at, and chat asks who somebody
+// is. A gate without a certificate, or with that of another authority, gets no answer
+// from auth, which says why in its log.
+func TestMutualTLS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	secured := func(a *certtest.Authority) []string {
+		files := a.Write(t, t.TempDir(), certtest.Options{})
+		return []string{"--grpc-cert", files.Cert, "--grpc-key", files.Key, "--grpc-ca", files.CA}
+	}
+	ours := certtest.NewAuthority(t, "ours")
+	w.authAddresses = w.authAddresses[:1]
+	auth := w.worker(append([]string{"auth", "--auth-grpc", w.authAddresses[0]}, secured(ours)...)...)
+	w.worker(append([]string{"chat"}, secured(ours)...)...)
+	g := w.gate(secured(ours)...)
+	w.consumed("auth", 1)
+	w.consumed("chat", 1)
+
+	alice, bob := connect(t, g.tcp, "alice"), connect(t, g.ws, "bob")
+	for _, p := range []*person{alice, bob} {
+		p.register()
+		p.login()
+	}
+	back := alice.again(t, g.ws)
+	ask[chatpb.SendResponse](back, "chat.send", &chatpb.SendRequest{To: bob.id, Text: "over TLS", ClientId: "1"})
+	if got := bob.inbox.wait(t, 1); got[0].GetText() != "over TLS" {
+		t.Errorf("bob got %v", got)
+	}
+
+	for name, x := range map[string]struct {
+		args []string
+		line string
+	}{
+		"no certificate":    {nil, "first record does not look like a TLS handshake"},
+		"another authority": {secured(certtest.NewAuthority(t, "theirs")), "bad certificate"},
+	} {
+		other := w.gate(x.args...)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		c, err := client.Dial(ctx, other.tcp, client.Options{Token: alice.token})
+		cancel()
+		if err == nil {
+			_ = c.Close()
+			t.Errorf("%s: a token is taken that nobody could look at", name)
+		}
+		auth.says(t, fmt.Sprintf("a gRPC connection was refused.*%s", x.line))
 	}
 	w.stop()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/bus/rabbit"
 	"github.com/motto123/minigate/pkg/settings"
 )
 
@@ -32,7 +33,7 @@ type Command struct {
 func (c *Command) Settings(s settings.Set) {
 	s.Group("Dead letters").Bool(&c.JSON, "json", false, "print JSON")
 	s = s.Group("Broker")
-	s.SecretURL(&c.Broker, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	s.SecretURL(&c.Broker, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST", rabbit.CheckURL)
 	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
 }
 

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/motto123/minigate/pkg/settings"
 )
 
 // TestConfigurationIsDocumented holds docs/configuration.md against the code.
@@ -50,5 +52,22 @@ func TestConfig(t *testing.T) {
 	}
 	if said := command(t, []string{"MINIGATE_DATABASE=mysql://root:hidden@127.0.0.1:1/x"}, 1, "db", "init", "--production", "--database-wait", "0s"); !strings.Contains(said, "refused by --production: database: user root") || strings.Contains(said, "hidden") {
 		t.Errorf("minigate db init as root: %s", said)
+	}
+}
+
+// TestBadAddresses: an address that nothing can be at is refused before anything is
+// begun, by config too, and without the password in it.
+func TestBadAddresses(t *testing.T) {
+	t.Parallel()
+	for setting, address := range map[string]string{
+		"rabbitmq": "http://me:hidden@broker/", "redis": "me:hidden@store:6379", "database": "mysql://me:hidden@store:3306/",
+	} {
+		env := []string{settings.EnvName(setting) + "=" + address}
+		for _, args := range [][]string{{"worker", "auth"}, {"config", "worker", "auth"}} {
+			said := command(t, env, 1, args...)
+			if !strings.Contains(said, "bad value: "+setting+", from environment") || strings.Contains(said, "hidden") || strings.Contains(said, "level=") {
+				t.Errorf("minigate %v with %v says %q", args, env, said)
+			}
+		}
 	}
 }

@@ -52,7 +52,7 @@ var rules = map[string]rule{
 	"pkg/events":        {own: []string{"pkg/bus", "pkg/metrics", "pkg/parts", "pkg/stack", "pkg/tracing", "proto"}},
 	"pkg/admin":         {own: []string{"pkg/metrics", "pkg/settings"}},
 	"pkg/logging":       {own: []string{"pkg/stack"}},
-	"pkg/dead":          {own: []string{"codec", "proto", "pkg/bus", "pkg/metrics", "pkg/sensitive", "pkg/settings"}},
+	"pkg/dead":          {own: []string{"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/metrics", "pkg/sensitive", "pkg/settings"}},
 	"pkg/failure":       {own: []string{"codec", "proto"}},
 	"pkg/worker":        {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/presence", "pkg/sensitive", "pkg/stack", "pkg/tape", "pkg/tracing"}, never: []string{"pkg/tape/stream"}},
 	"pkg/sensitive":     {own: []string{"proto"}, others: []string{"google.golang.org/protobuf"}},
@@ -72,7 +72,7 @@ var rules = map[string]rule{
 	"pkg/tracing":       {},
 	"pkg/tracing/otlp":  {own: []string{"pkg/metrics", "pkg/parts", "pkg/settings", "pkg/tracing"}},
 	"pkg/load":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/settings"}},
-	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
+	"pkg/tail":          {own: []string{"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/failure", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tape"}},
 	"pkg/replay": {own: []string{
 		"codec", "proto", "pkg/bus", "pkg/bus/rabbit", "pkg/certificates", "pkg/failure", "pkg/grpcauth", "pkg/grpcserver", "pkg/metrics", "pkg/parts", "pkg/sensitive", "pkg/settings", "pkg/tail", "pkg/tape", "pkg/tracing",
 	}},

@@ -16,11 +16,14 @@ import (
 	"github.com/motto123/minigate/gate"
 	"github.com/motto123/minigate/pkg/admin"
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/bus/rabbit"
 	"github.com/motto123/minigate/pkg/discovery"
 	"github.com/motto123/minigate/pkg/grpcauth"
 	"github.com/motto123/minigate/pkg/logging"
 	"github.com/motto123/minigate/pkg/parts"
+	"github.com/motto123/minigate/pkg/redisdb"
 	"github.com/motto123/minigate/pkg/settings"
+	"github.com/motto123/minigate/pkg/sqldb"
 	"github.com/motto123/minigate/pkg/tracing/otlp"
 	"github.com/motto123/minigate/workers"
 )
@@ -92,7 +95,7 @@ func (c *Config) DevSettings(s settings.Set) {
 
 // DatabaseSettings declares where the database is.
 func (c *Config) DatabaseSettings(s settings.Set) {
-	s.Group("Stores").SecretURL(&c.Database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH")
+	s.Group("Stores").SecretURL(&c.Database, "database", "mysql://root@127.0.0.1:3306/minigate", "mysql://USER:PASSWORD@HOST:PORT/NAME or sqlite:PATH", sqldb.CheckAddress)
 }
 
 // commonSettings are those of every process that is one of several.
@@ -101,10 +104,10 @@ func (c *Config) commonSettings(s settings.Set) {
 	c.Admin.Settings(s.Group("Admin"))
 	c.Traces.Settings(s.Group("Traces"))
 	s = s.Group("Broker")
-	s.SecretURL(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	s.SecretURL(&c.RabbitMQ, "rabbitmq", "amqp://guest:guest@127.0.0.1:5672/", "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST", rabbit.CheckURL)
 	s.Text(&c.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
 	s = s.Group("Stores")
-	s.SecretURL(&c.Redis, "redis", "127.0.0.1:6379", "Redis, HOST:PORT or redis://:PASSWORD@HOST:PORT/DB")
+	s.SecretURL(&c.Redis, "redis", "127.0.0.1:6379", "Redis, HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", redisdb.CheckURL)
 }
 
 func (c *Config) logSettings(s settings.Set) {

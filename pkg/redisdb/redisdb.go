@@ -28,15 +28,27 @@ type Config struct {
 	Timeout time.Duration
 }
 
+// CheckURL says what is wrong with a server's address, as Config has it, without its
+// password.
+func CheckURL(address string) error {
+	if _, err := options(address); err != nil {
+		return fmt.Errorf("redis address: %w; want HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", err)
+	}
+	return nil
+}
+
 // Open returns a client of a server. It does not wait for the server to be
 // there: a command fails until it is.
 func Open(cfg Config) (redis.UniversalClient, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
 	}
+	if err := CheckURL(cfg.URL); err != nil {
+		return nil, err
+	}
 	o, err := options(cfg.URL)
 	if err != nil {
-		return nil, fmt.Errorf("redis address: %w; want HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", err)
+		return nil, err
 	}
 	o.PoolSize = cfg.PoolSize
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = cfg.Timeout, cfg.Timeout, cfg.Timeout

@@ -48,7 +48,12 @@ func (c *Command) Settings(s settings.Set) {
 	c.Which.Settings(s.Group("Which requests"))
 	to := s.Group("Replay")
 	to.Text(&c.To, "to", "", "prefix of the workers that get the requests, started as: minigate worker chat --prefix shadow")
-	to.SecretURL(&c.ToRabbitMQ, "to-rabbitmq", "", "URL of their RabbitMQ; nothing is that of the tape")
+	to.SecretURL(&c.ToRabbitMQ, "to-rabbitmq", "", "URL of their RabbitMQ; nothing is that of the tape", func(broker string) error {
+		if broker == "" {
+			return nil
+		}
+		return rabbit.CheckURL(broker)
+	})
 	to.Bool(&c.DryRun, "dry-run", false, "print what would be sent, and send nothing")
 	to.Checked(&c.Speed, "speed", "max", "text", "text: max, or a number such as 1 or 10", "1 is the recorded pace, 10 ten times that, and max as fast as it is answered", func(text string) error {
 		_, err := speed(text)

@@ -27,12 +27,18 @@ func program() *cobra.Command {
 	var number int
 	shared := func(s Set) { s.Group("Log").Text(&level, "log-level", "info", "what is logged", "info", "debug") }
 	none := func(*cobra.Command, []string) error { return nil }
+	noSlash := func(url string) error {
+		if !strings.Contains(url, "/") {
+			return errors.New("not a URL")
+		}
+		return nil
+	}
 	add(root, "gate", func(s Set) {
 		shared(s)
 		s.Group("Gate").Int(&number, "loops", 0, 0, 256, "event loops; 0 is one a processor")
 	}, none)
 	worker := add(root, "worker NAME…", func(s Set) {
-		s.Group("Stores").Of("auth", "chat").SecretURL(&database, "database", "mysql://root@h/n", "where | it is")
+		s.Group("Stores").Of("auth", "chat").SecretURL(&database, "database", "mysql://root@h/n", "where | it is", noSlash)
 		shared(s)
 		s.Group("Mail").Of("email").Address(&smtp, "smtp", "", true, "mail server")
 	}, none)
@@ -43,7 +49,9 @@ func program() *cobra.Command {
 		return nil
 	}
 	db := add(root, "db", nil, none)
-	add(db, "init", func(s Set) { s.Group("Stores").SecretURL(&database, "database", "mysql://root@h/n", "where | it is") }, none)
+	add(db, "init", func(s Set) {
+		s.Group("Stores").SecretURL(&database, "database", "mysql://root@h/n", "where | it is", noSlash)
+	}, none)
 	add(root, "version", nil, none)
 	root.AddCommand(Command(program))
 	return root

@@ -22,7 +22,7 @@ func TestWhatIsKnownOfASettingIsWhatItTakes(t *testing.T) {
 	s.Bytes(&n, "size", 1<<20, 1, 8<<20, "how much")
 	s.Share(&part, "part", 0.01, "of all")
 	s.Text(&text, "form", "a", "how", "a", "b")
-	s.SecretURL(&text, "url", "redis://:known@h:1", "where")
+	s.SecretURL(&text, "url", "redis://:known@h:1", "where", anything)
 	for _, want := range []Setting{
 		{
 			Name: "life", Group: "Limits", Of: []string{"auth", "chat"}, Usage: "how long", Kind: "duration", Default: "720h",
@@ -68,7 +68,7 @@ func TestAMaskedURLShowsAllButItsSecrets(t *testing.T) {
 	} {
 		var v string
 		s := Set{FlagSet: pflag.NewFlagSet("test", pflag.ContinueOnError)}
-		s.SecretURL(&v, "url", "", "where")
+		s.SecretURL(&v, "url", "", "where", anything)
 		if err := s.FlagSet.Set("url", text); err != nil {
 			t.Fatal(err)
 		}

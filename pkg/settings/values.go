@@ -251,29 +251,40 @@ func (s Set) Addresses(v *[]string, name string, def []string, usage string) {
 // Secret declares a text that is not shown once it is set. Its default is: it
 // stands in the program, and who is to set it wants to know what it is.
 func (s Set) Secret(v *string, name, def, usage string) {
-	s.secret(v, name, def, usage, "text; not shown", func(string) string { return hidden })
+	s.secret(v, name, def, usage, "text; not shown", func(string) string { return hidden }, anything)
 }
 
 // SecretURL declares a Secret that is a URL, or a plain host:port. What is not
-// secret in it is shown: user, host and path.
-func (s Set) SecretURL(v *string, name, def, usage string) {
-	s.secret(v, name, def, usage, "text; its password is not shown", maskURL)
+// secret in it is shown: user, host and path. check says what is wrong with one, and
+// does not repeat its password.
+func (s Set) SecretURL(v *string, name, def, usage string, check func(string) error) {
+	s.secret(v, name, def, usage, "text; its password is not shown", maskURL, check)
 }
 
-func (s Set) secret(v *string, name, def, usage, want string, mask func(string) string) {
+func anything(string) error { return nil }
+
+func (s Set) secret(v *string, name, def, usage, want string, mask func(string) string, check func(string) error) {
 	*v = def
-	s.declare(&secret{v, mask}, name, usage, form{want: want})
+	s.declare(&secret{v, mask, check}, name, usage, form{want: want})
 	s.Lookup(name).DefValue = def // for the help, which does not ask secret.String
 }
 
 // secret is a setting whose String does not tell it.
 type secret struct {
-	v    *string
-	mask func(string) string
+	v     *string
+	mask  func(string) string
+	check func(string) error
 }
 
-func (s *secret) Set(text string) error { *s.v = text; return nil }
-func (s *secret) Type() string          { return "secret" }
+func (s *secret) Set(text string) error {
+	if err := s.check(text); err != nil {
+		return err
+	}
+	*s.v = text
+	return nil
+}
+
+func (s *secret) Type() string { return "secret" }
 
 func (s *secret) String() string {
 	if s.v == nil || *s.v == "" {

@@ -8,7 +8,11 @@ import "context"
 // for processes that have neither, is smaller by a sixth without the two.
 
 func openSQLite(_ context.Context, _ string, cfg Config) (*DB, error) {
-	return nil, addressError(cfg.Address, "this build, with the tag nodev, has no SQLite")
+	return nil, checkSQLite("", cfg.Address)
+}
+
+func checkSQLite(_, address string) error {
+	return addressError(address, "this build, with the tag nodev, has no SQLite")
 }
 
 func sqliteDuplicate(error) bool   { return false }

@@ -61,6 +61,16 @@ type dialect interface {
 	init(ctx context.Context, db *DB, schema string) error
 }
 
+// CheckAddress says what is wrong with the address of a database, as Config has it,
+// without its password. It opens nothing.
+func CheckAddress(address string) error {
+	if path, ok := strings.CutPrefix(address, "sqlite:"); ok {
+		return checkSQLite(path, address)
+	}
+	_, err := mysqlConfig(Config{Address: address})
+	return err
+}
+
 // Open checks the address and prepares the pools. It opens a SQLite file, but
 // does not connect to MySQL: a worker may start before its database does, and
 // what it asks meanwhile fails with an error that Unavailable recognizes.

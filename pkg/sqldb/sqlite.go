@@ -22,13 +22,20 @@ type sqliteDialect struct {
 	path string
 }
 
-func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
+func checkSQLite(path, address string) error {
 	switch {
 	case path == "":
-		return nil, addressError(cfg.Address, "names no file")
+		return addressError(address, "names no file")
 	case strings.Contains(path, ":memory:"):
 		// Every connection would see a database of its own.
-		return nil, addressError(cfg.Address, "a database in memory is not supported")
+		return addressError(address, "a database in memory is not supported")
+	}
+	return nil
+}
+
+func openSQLite(ctx context.Context, path string, cfg Config) (*DB, error) {
+	if err := checkSQLite(path, cfg.Address); err != nil {
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("sqldb: create the folder of the database: %w", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/motto123/minigate/pkg/bus"
+	"github.com/motto123/minigate/pkg/bus/rabbit"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tape"
 	"github.com/motto123/minigate/pkg/tape/stream"
@@ -33,7 +34,7 @@ const (
 
 // Settings declares them.
 func (w *Where) Settings(s settings.Set) {
-	s.SecretURL(&w.RabbitMQ, "rabbitmq", defaultRabbitMQ, "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST")
+	s.SecretURL(&w.RabbitMQ, "rabbitmq", defaultRabbitMQ, "URL of RabbitMQ, amqp://USER:PASSWORD@HOST:PORT/VHOST", rabbit.CheckURL)
 	s.Text(&w.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
 	s.Text(&w.Folder, "tape-folder", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
 	s.Text(&w.Descriptors, "descriptors", "", "file with messages of your own services, to decode what they take and answer (protoc --include_imports --descriptor_set_out=FILE, or buf build -o FILE)")

@@ -70,17 +70,25 @@ type Bus struct {
 
 var _ bus.Bus = (*Bus)(nil)
 
-// Open checks the configuration and begins to connect. It does not wait: the
-// bus is Down until the broker is there, so that services start in any order.
-func Open(cfg Config) (*Bus, error) {
-	if strings.TrimSpace(cfg.URL) == "" {
-		return nil, errors.New("rabbit: the broker URL is empty: want amqp://USER:PASSWORD@HOST:PORT/VHOST")
+// CheckURL says what is wrong with the URL of a broker, without its password.
+func CheckURL(broker string) error {
+	if strings.TrimSpace(broker) == "" {
+		return errors.New("the broker URL is empty: want amqp://USER:PASSWORD@HOST:PORT/VHOST")
 	}
-	if _, err := amqp.ParseURI(cfg.URL); err != nil {
+	if _, err := amqp.ParseURI(broker); err != nil {
 		if whole := (*url.Error)(nil); errors.As(err, &whole) {
 			err = whole.Err // without the URL, which has a password in it
 		}
-		return nil, fmt.Errorf("rabbit: broker URL: %w", err)
+		return fmt.Errorf("broker URL: %w", err)
+	}
+	return nil
+}
+
+// Open checks the configuration and begins to connect. It does not wait: the
+// bus is Down until the broker is there, so that services start in any order.
+func Open(cfg Config) (*Bus, error) {
+	if err := CheckURL(cfg.URL); err != nil {
+		return nil, fmt.Errorf("rabbit: %w", err)
 	}
 	if cfg.Heartbeat < 0 || cfg.Heartbeat > 0 && cfg.Heartbeat < time.Second {
 		return nil, fmt.Errorf("rabbit: heartbeat of %v: want at least 1s", cfg.Heartbeat)

@@ -11,6 +11,10 @@ type Topology struct {
 // DefaultPrefix begins the names of an installation that says nothing else.
 const DefaultPrefix = "minigate"
 
+// ReplayGate begins the id of what is no gate but replays what was recorded: it takes
+// answers and pushes, and has no clients.
+const ReplayGate = "replay-"
+
 // NewTopology returns the names of one installation. Installations with
 // different prefixes share a broker without meeting.
 func NewTopology(prefix string) Topology {

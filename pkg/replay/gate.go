@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/grpcserver"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -46,7 +47,7 @@ func ListenGate(address string, options ...grpc.ServerOption) (*Gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replay: serve what workers call of gates: %w", err)
 	}
-	g := &Gate{id: "replay-" + hex.EncodeToString(id[:]), listener: listener, server: grpc.NewServer(append(slices.Clip(options), grpc.ConnectionTimeout(grpcserver.Greeting))...), served: make(chan error, 1)}
+	g := &Gate{id: bus.ReplayGate + hex.EncodeToString(id[:]), listener: listener, server: grpc.NewServer(append(slices.Clip(options), grpc.ConnectionTimeout(grpcserver.Greeting))...), served: make(chan error, 1)}
 	gatepb.RegisterGateServer(g.server, g)
 	go func() { g.served <- g.server.Serve(listener) }()
 	return g, nil

@@ -2,6 +2,8 @@ package worker
 
 import (
 	"context"
+	stderrors "errors" // for what is returned from many places, without the stack of its declaration
+	"strings"
 
 	"github.com/pkg/errors"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -14,10 +16,10 @@ import (
 // ErrNobody says that a push or call found no gate to go to: the session's gate
 // is gone, or the user is nowhere. That a gate took a push says nothing about
 // the client: for that there is PushID.
-var ErrNobody = errors.New("worker: nobody is there")
+var ErrNobody = stderrors.New("worker: nobody is there")
 
 // ErrNotRunning says that the worker can not push before Run or after it.
-var ErrNotRunning = errors.New("worker: not running")
+var ErrNotRunning = stderrors.New("worker: not running")
 
 // Target is who a push goes to, by ToSession, ToUser, ToGroup or ToEveryone.
 type Target struct {
@@ -65,11 +67,12 @@ func LatestOnly() PushOption { return func(r *bus.Reply) { r.LatestOnly = true }
 // confirmed it, with ErrNobody where no gate is there to take it, or with what
 // kept the broker from it (bus.ErrUnavailable and its siblings): then it may or
 // may not arrive. A push to a user is one message for each gate that the user is on;
-// one to a group or everyone is a single message to all gates.
+// one to a group or everyone is a single message to all gates. What a replayed request
+// has pushed to a user who is nowhere goes to the replay, which shows it to nobody.
 func (w *Worker) Push(ctx context.Context, to Target, route string, m proto.Message, opts ...PushOption) error {
 	out := w.out.Load()
 	if out == nil {
-		return ErrNotRunning
+		return errors.WithStack(ErrNotRunning)
 	}
 	if !bus.ValidRoute(route) {
 		return errors.Errorf("push: %q is not a route", route)
@@ -96,7 +99,7 @@ func (w *Worker) Push(ctx context.Context, to Target, route string, m proto.Mess
 	for _, option := range opts {
 		option(&reply)
 	}
-	return errors.WithMessagef(w.push(ctx, out, to, &reply), "push %s", route)
+	return errors.Wrapf(w.push(ctx, out, to, &reply), "push %s", route)
 }
 
 func (w *Worker) push(ctx context.Context, out *outbox, to Target, reply *bus.Reply) error {
@@ -127,6 +130,10 @@ func (w *Worker) pushToUser(ctx context.Context, out *outbox, reply *bus.Reply) 
 	gates, err := w.gatesOf(ctx, reply.User)
 	if err != nil {
 		return err
+	}
+	if asker := From(ctx).Session.Gate; len(gates) == 0 && strings.HasPrefix(asker, bus.ReplayGate) {
+		// Where the recorded request came from, the user was there perhaps.
+		return w.pushTo(ctx, out, []string{w.cfg.Topology.GateKey(asker)}, reply)[0]
 	}
 	keys := make([]string, len(gates))
 	for i, gate := range gates {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/presence"
+	"github.com/motto123/minigate/pkg/stack"
 	"github.com/motto123/minigate/proto/chatpb"
 )
 
@@ -94,6 +95,29 @@ func TestPushReachesItsTarget(t *testing.T) {
 	}
 	if err := w.Push(t.Context(), ToEveryone(), "chat.message", message); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("after Run: got %v", err)
+	}
+}
+
+// What a replayed request has pushed to a user who is nowhere goes to the replay: its
+// answer is not that of a user who is away, as nobody is there on a desk.
+func TestPushOfAReplayToAUserWhoIsAway(t *testing.T) {
+	b := newMem(t)
+	w := New("chat", Config{Bus: b, Log: quiet(), Presence: newPresence(t)})
+	run(t, w)
+	from := func(gate string) context.Context {
+		return context.WithValue(t.Context(), callKey{}, &call{caller: Caller{Session: Session{Gate: gate, ID: 5}}})
+	}
+	replay := newGate(t, b, bus.NewTopology(""), bus.ReplayGate+"1")
+	newGate(t, b, bus.NewTopology(""), "g1")
+	if err := w.Push(from(bus.ReplayGate+"1"), ToUser(7), "chat.message", &chatpb.Message{}); err != nil {
+		t.Error(err)
+	}
+	if r := replay.reply(); r.User != 7 || r.Session != 0 {
+		t.Errorf("the replay got %+v", r)
+	}
+	err := w.Push(from("g1"), ToUser(7), "chat.message", &chatpb.Message{})
+	if !errors.Is(err, ErrNobody) || !strings.Contains(stack.Of(err), "TestPushOfAReplay") {
+		t.Errorf("of a client's request: got %v from\n%s", err, stack.Of(err))
 	}
 }
 

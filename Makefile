@@ -43,9 +43,9 @@ logs: ## Show its output and what is added to it
 	.ci/dev logs
 
 .PHONY: debug
-debug: ## Run it in the debugger delve; ARGS are for minigate (dev)
+debug: ## Run it in the debugger delve; ARGS are for minigate (dev); PKG is another program
 	@mkdir -p .cache
-	$(DLV) debug --output .cache/debug . $(DLVFLAGS) -- $(or $(ARGS),dev)
+	$(DLV) debug --output .cache/debug $(or $(PKG),.) $(DLVFLAGS) -- $(or $(ARGS),$(if $(PKG),,dev))
 
 .PHONY: test
 test: ## Start RabbitMQ, MariaDB, Redis, etcd and SMTP where the environment names none, and run all tests

@@ -95,6 +95,9 @@ func TestReadmeWorker(t *testing.T) {
 		said := command(t, w.env(), 0, "tail", "--no-follow", "--full")
 		return strings.Contains(said, "greet.hello") && strings.Contains(said, "hello, world") && strings.Contains(said, "INVALID_ARGUMENT")
 	})
+	if said := command(t, w.env(), 0, "tail", "--no-follow", "--route", "shop.*"); !strings.HasPrefix(said, "nothing in the tape of "+w.topology.Prefix()) {
+		t.Errorf("of a service that nobody asked, tail says %q", said)
+	}
 	greet.signal(t, syscall.SIGINT)
 	greet.ends(t, 0)
 	if said := greet.out.String(); !strings.Contains(said, "ended; everything was finished") {

@@ -120,6 +120,11 @@ func errProduction(t bus.Topology) error {
 
 // errNoRoute says of a route that the broker has no queue for it.
 func errNoRoute(t bus.Topology, route string) error {
-	return fmt.Errorf("replay: %w for %s under the prefix %s: no queue is bound for it; start a worker there, such as: minigate worker %s --prefix %s",
-		ErrNoWorker, route, t.Prefix(), bus.Service(route), t.Prefix())
+	return fmt.Errorf("replay: %w for %s under the prefix %s: no queue is bound for it; start a worker there: %s",
+		ErrNoWorker, route, t.Prefix(), start(bus.Service(route), t))
+}
+
+// start says how a worker of a service is started: it may be one of the user's own.
+func start(service string, t bus.Topology) string {
+	return fmt.Sprintf("minigate worker %s --prefix %s, or a program of your own with that --prefix", service, t.Prefix())
 }

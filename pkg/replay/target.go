@@ -31,8 +31,8 @@ func OpenTarget(url string, t bus.Topology) (*Target, error) {
 		return c.ExchangeDeclarePassive(t.RequestExchange(), amqp.ExchangeTopic, true, false, false, false, nil)
 	})
 	if missing(err) {
-		err = fmt.Errorf("replay: %w under the prefix %s: nothing has ever run with it; start a worker there, such as: minigate worker chat --prefix %s",
-			ErrNoWorker, t.Prefix(), t.Prefix())
+		err = fmt.Errorf("replay: %w under the prefix %s: nothing has ever run with it; start a worker there: %s",
+			ErrNoWorker, t.Prefix(), start("chat", t))
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -55,8 +55,8 @@ func (t *Target) Check(_ context.Context, service string) error {
 	case err != nil:
 		return fmt.Errorf("replay: look at the queue %s: %w", name, err)
 	case queue.Consumers == 0:
-		return fmt.Errorf("replay: %w of %s under the prefix %s: the queue %s has no consumer; start a worker there, such as: minigate worker %s --prefix %s",
-			ErrNoWorker, service, t.topology.Prefix(), name, service, t.topology.Prefix())
+		return fmt.Errorf("replay: %w of %s under the prefix %s: the queue %s has no consumer; start a worker there: %s",
+			ErrNoWorker, service, t.topology.Prefix(), name, start(service, t.topology))
 	}
 	return nil
 }

@@ -71,15 +71,18 @@ func (c *Command) Run(ctx context.Context, args []string) (err error) {
 		JSON: c.JSON, Output: os.Stdout,
 		Printer: Printer{Look: NewLook(os.Stdout), Full: c.Full, Slow: c.Which.Slow, Now: now},
 	}
+	closeSaved := func() error { return nil }
 	if c.Save != "" {
 		saved, err := tape.CreateFile(c.Save)
 		if err != nil {
 			return fmt.Errorf("tail: %w", err)
 		}
-		cfg.Save = saved
-		_, err = Run(ctx, cfg)
-		return errors.Join(err, saved.Close())
+		cfg.Save, closeSaved = saved, saved.Close
 	}
-	_, err = Run(ctx, cfg)
+	printed, err := Run(ctx, cfg)
+	if err = errors.Join(err, closeSaved()); err == nil && printed == 0 && !follow {
+		// Of another tape than was meant, perhaps.
+		fmt.Fprintf(os.Stderr, "nothing in %s is what was asked for\n", name)
+	}
 	return err
 }

@@ -123,10 +123,10 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 		close(p.change)
 		p.mu.Unlock()
 	}()
-	delay := reconnectFirst
+	delay, said := reconnectFirst, ""
 	for ctx.Err() == nil {
 		err := p.connected(ctx, func() {
-			delay = reconnectFirst
+			delay, said = reconnectFirst, ""
 			if ready != nil {
 				ready()
 				ready = nil
@@ -139,7 +139,12 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 			break
 		}
 		wait := jitter(delay)
-		p.log.WithError(err).WithField("retry_in", wait).Warn("events: no connection to the broker")
+		level := logrus.WarnLevel
+		if err.Error() == said {
+			level = logrus.DebugLevel // once is enough of an outage
+		}
+		said = err.Error()
+		p.log.WithError(err).WithField("retry_in", wait).Log(level, "events: no connection to the broker")
 		delay = min(delay*2, reconnectMost)
 		pause(ctx, wait)
 	}

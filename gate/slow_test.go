@@ -1,6 +1,12 @@
 package gate
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+
+	"github.com/motto123/minigate/codec"
+	"github.com/motto123/minigate/pkg/bus"
+)
 
 // TestShareOfSlowClients: the less is left for all of them, the less may wait for each.
 func TestShareOfSlowClients(t *testing.T) {
@@ -71,5 +77,43 @@ func TestSilentSlowClients(t *testing.T) {
 	}
 	if len(l.sessions) != 1 {
 		t.Errorf("%d sessions are left", len(l.sessions))
+	}
+}
+
+// TestKickIsLast: of the pushes that were kept for a slow client none is written behind
+// its kick.
+func TestKickIsLast(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.WriteQueue, g.cfg.Limits.WriteQueues = 1<<20, 8<<20
+	s, c := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	l.flush()
+	c.waits = 1
+	for i := range 15 {
+		r := &bus.Reply{Session: s.id, LatestOnly: true, Route: fmt.Sprintf("a.push%d", i), Data: make([]byte, 60<<10)}
+		l.push(r, new(pushCache))
+	}
+	l.flush()
+	if s.latest == nil || s.state != active {
+		t.Fatal("nothing is kept")
+	}
+	c.out, c.waits = nil, 0
+	c.wrote = func(b []byte) { c.out = append(c.out, b...); c.waits += len(b) } // it does not read on
+	g.unsent.Add(4 << 20)                                                       // and others neither
+	s.drained()
+	l.flush()
+	var last codec.PacketType
+	var d codec.Decoder
+	if err := d.Feed(c.out, func(p codec.Packet) error {
+		if last == codec.Kick {
+			t.Errorf("a %v of %d bytes is behind the kick", p.Type, len(p.Body))
+		}
+		last = p.Type
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if last != codec.Kick {
+		t.Errorf("the last is a %v", last)
 	}
 }

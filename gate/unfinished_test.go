@@ -2,6 +2,7 @@ package gate
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -270,5 +271,24 @@ func TestUpgradeIsLinear(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 16*maxHTTPHeader {
 		t.Errorf("%d bytes are allocated for a request of %d", n, len(request))
+	}
+}
+
+// TestNothingOvertakes: what finds no memory to wait for its turn is not taken before
+// what waits, also where nobody waits for its answer.
+func TestNothingOvertakes(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight, g.cfg.Limits.Unfinished = 1, 1200
+	s, _ := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	var b []byte
+	for i, kind := range []codec.MessageType{codec.Request, codec.Notify, codec.Notify} {
+		m := request(0, fmt.Sprintf("a.number%d", i), strings.Repeat("x", 1000))
+		m.Type = kind
+		b = append(b, dataPackets(m)...)
+	}
+	s.received(b)
+	if s.sequence != 1 || len(s.held) == 0 || g.stats.Rejected.Load() != 1 {
+		t.Errorf("%d are published, %d bytes wait, and %d are rejected", s.sequence, len(s.held), g.stats.Rejected.Load())
 	}
 }

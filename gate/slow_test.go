@@ -2,7 +2,11 @@ package gate
 
 import (
 	"fmt"
+	"net/netip"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/bus"
@@ -116,4 +120,46 @@ func TestKickIsLast(t *testing.T) {
 	if last != codec.Kick {
 		t.Errorf("the last is a %v", last)
 	}
+}
+
+// TestTheRestIsAllThatWaits: who reads most of what waited for him, and then no more, takes
+// about the memory that is counted for the rest.
+func TestTheRestIsAllThatWaits(t *testing.T) {
+	const n, size = 20, 900 << 10
+	g, l := newFake(t, nil, inline)
+	p := &poller{loop: l}
+	sockets := make([]*socket, n)
+	before := memory()
+	for i := range sockets {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err == nil {
+			err = unix.SetNonblock(fds[0], true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &socket{poller: p, fd: int32(fds[0])}
+		s.session.init(l, s, overTCP, netip.Addr{})
+		sockets[i] = s
+		s.write(make([]byte, size))
+		read := make([]byte, 4096)
+		for len(s.unsent) > 10<<10 {
+			if _, err := unix.Read(fds[1], read); err != nil {
+				t.Fatal(err)
+			}
+			s.sendRest()
+		}
+		t.Cleanup(func() {
+			s.close()
+			_ = unix.Close(fds[1])
+		})
+	}
+	counted := uint64(g.unsent.Load())
+	if counted == 0 {
+		t.Fatal("nothing waits")
+	}
+	if held := memory() - before; held > 10*counted+1<<20 {
+		t.Errorf("%d bytes wait, and %d are held", counted, held)
+	}
+	runtime.KeepAlive(sockets)
 }

@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"bytes"
 	"errors"
+	"math/bits"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +24,12 @@ type socket struct {
 	fd      int32 // -1 when closed
 	sealed  int32 // bytes of a TLS record that has only begun, as counted: see unfinished.go
 
-	readable bool // there may be something to read
-	hungUp   bool // the client has closed its side: the end is behind what is read
-	finished bool // to be shut down when all is sent
-	first    bool // nothing has come yet
-	shaking  bool // in its TLS handshake
+	readable bool  // there may be something to read
+	hungUp   bool  // the client has closed its side: the end is behind what is read
+	finished bool  // to be shut down when all is sent
+	first    bool  // nothing has come yet
+	shaking  bool  // in its TLS handshake
+	most     uint8 // bits of the length that unsent had, since it was made
 }
 
 // open makes a session of a connection that was accepted. It owns fd.
@@ -172,6 +175,7 @@ func (s *socket) queue(head, b []byte) {
 	}
 	g.unsent.Add(int64(len(head) + len(b)))
 	s.unsent = append(append(s.unsent, head...), b...)
+	s.most = max(s.most, uint8(bits.Len(uint(len(s.unsent)))))
 }
 
 // sendRest writes what has waited, as far as the kernel takes it.
@@ -201,8 +205,13 @@ func (s *socket) sent(n int) {
 	g.unsent.Add(-int64(n))
 	s.unsent = s.unsent[n:]
 	if len(s.unsent) == 0 {
-		s.unsent = nil
+		s.unsent, s.most = nil, 0
 		g.slow.Add(-1)
+		return
+	}
+	// A rest keeps all the memory that it is a part of, and only the rest is counted.
+	if size := uint8(bits.Len(uint(len(s.unsent)))); size+1 < s.most {
+		s.unsent, s.most = bytes.Clone(s.unsent), size
 	}
 }
 

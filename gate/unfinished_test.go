@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/certificates/certtest"
@@ -291,4 +292,33 @@ func TestNothingOvertakes(t *testing.T) {
 	if s.sequence != 1 || len(s.held) == 0 || g.stats.Rejected.Load() != 1 {
 		t.Errorf("%d are published, %d bytes wait, and %d are rejected", s.sequence, len(s.held), g.stats.Rejected.Load())
 	}
+}
+
+// TestTheRestIsAllThatIsHeld: packets that have had their turn take no memory any more,
+// while the last of them waits for its own.
+func TestTheRestIsAllThatIsHeld(t *testing.T) {
+	const n, size = 200, 60_000
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight = 1
+	sessions := make([]*session, n)
+	b := slices.Concat(dataPackets(request(1, "a.first", "")),
+		dataPackets(&codec.Message{Type: codec.Notify, Route: []byte("no route"), Body: make([]byte, size)}),
+		dataPackets(request(2, "a.second", "")), dataPackets(request(3, "a.third", "")))
+	before := memory()
+	for i := range sessions {
+		s, _ := l.fakeSession()
+		s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+		s.received(b)
+		s.failPending(codes.Unavailable, "answered")
+		l.flush()
+		sessions[i] = s
+	}
+	counted := uint64(g.unfinished.Load())
+	if counted == 0 || counted > n*100 {
+		t.Fatalf("%d bytes wait", counted)
+	}
+	if held := memory() - before; held > n*size/10 {
+		t.Errorf("%d bytes wait, and %d are held", counted, held)
+	}
+	runtime.KeepAlive(sessions)
 }

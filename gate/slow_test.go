@@ -163,3 +163,41 @@ func TestTheRestIsAllThatWaits(t *testing.T) {
 	}
 	runtime.KeepAlive(sockets)
 }
+
+// TestOneTurnAtATime: whoever sends faster than he is read has one turn among the others,
+// however often it is told that more has come.
+func TestOneTurnAtATime(t *testing.T) {
+	_, l := newFake(t, nil, func(func()) error { return nil })
+	p := &poller{loop: l, in: make([]byte, 1<<10)}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = unix.SetNonblock(fds[0], true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fds[1]) }()
+	s := &socket{poller: p, fd: int32(fds[0])}
+	s.session.init(l, s, overTCP, netip.Addr{})
+	defer s.close()
+	s.session.state = active
+	const beats = 20_000
+	var b []byte
+	for range beats {
+		b = append(b, packet(codec.Heartbeat, 0, nil)...)
+	}
+	if _, err := unix.Write(fds[1], b); err != nil {
+		t.Fatal(err)
+	}
+	turns := 0
+	for ; s.readable || turns == 0; turns++ {
+		p.serve(s, happening{readable: true})
+		if n := len(l.inbox.tasks); n > 1 {
+			t.Fatalf("it has %d turns", n)
+		}
+		l.turn()
+	}
+	if s.fd < 0 || s.session.state != active || turns < 2 {
+		t.Errorf("in the state %d after %d turns", s.session.state, turns)
+	}
+}

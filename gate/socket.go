@@ -29,6 +29,7 @@ type socket struct {
 	finished bool  // to be shut down when all is sent
 	first    bool  // nothing has come yet
 	shaking  bool  // in its TLS handshake
+	queued   bool  // to be read on after the others
 	most     uint8 // bits of the length that unsent had, since it was made
 }
 
@@ -80,9 +81,16 @@ func (s *socket) read() {
 		s.readable = n == len(s.poller.in) || s.hungUp
 		s.received(s.poller.in[:n])
 	}
-	if s.fd >= 0 && s.readable {
-		s.poller.loop.post(s.resume) // the others first
+	if s.fd >= 0 && s.readable && !s.queued { // once, however often there is more
+		s.queued = true
+		s.poller.loop.post(s.goOn) // the others first
 	}
+}
+
+// goOn reads on when the others had their turn.
+func (s *socket) goOn() {
+	s.queued = false
+	s.resume()
 }
 
 // received takes bytes as they came from the network.

@@ -322,3 +322,25 @@ func TestTheRestIsAllThatIsHeld(t *testing.T) {
 	}
 	runtime.KeepAlive(sessions)
 }
+
+// TestFragmentWithoutRoom: a fragment that finds no memory to wait for its turn ends its
+// session for that, and not for a mistake that its client has not made.
+func TestFragmentWithoutRoom(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight, g.cfg.Limits.Unfinished = 1, codec.HeaderSize+codec.MaxBody
+	s, c := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	l.flush()
+	c.out = nil
+	s.received(append(dataPackets(request(1, "a.first", "")), dataPackets(request(2, "a.large", strings.Repeat("x", codec.MaxBody)))...))
+	l.flush()
+	if !strings.Contains(string(c.out), errUnfinished.Error()) {
+		t.Errorf("got %q", c.out)
+	}
+	if n := g.measures.reached[limitUnfinished].Load(); n != 1 {
+		t.Errorf("%d times the limit was reached", n)
+	}
+	if n := g.unfinished.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
+	}
+}

@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"bytes"
 	"errors"
+	"math/bits"
 	"slices"
 
 	"github.com/motto123/minigate/codec"
@@ -83,6 +85,7 @@ func (s *session) hold(p codec.Packet) error {
 // otherwise those who are answered would take all the room that is made, and those
 // who are not read would never have their turn.
 func (s *session) release() {
+	had := len(s.held)
 	for len(s.held) > 0 && s.state == active && !s.isFull && !s.hasToWait() {
 		p, n, err := codec.DecodePacket(s.held)
 		if err == nil {
@@ -98,8 +101,13 @@ func (s *session) release() {
 			return
 		}
 	}
-	if len(s.held) == 0 {
+	switch has := len(s.held); {
+	case has == 0:
 		s.held = nil
+	case bits.Len(uint(has)) < bits.Len(uint(had)):
+		// A rest keeps all the memory that it is a part of, and only the rest is counted.
+		// So it is copied, each time that it is about half of what it was.
+		s.held = bytes.Clone(s.held)
 	}
 }
 

@@ -270,3 +270,20 @@ func parseResponse(t testing.TB, s string) *http.Response {
 	t.Cleanup(func() { _ = answer.Body.Close() })
 	return answer
 }
+
+// TestEveryVersionIsAnswered: also a request whose version is none of HTTP's.
+func TestEveryVersionIsAnswered(t *testing.T) {
+	r := start(t)
+	for version, want := range map[string]int{"HTTP/1.0": 505, "HTTP/3.0": 505, "HTTP/2": 400, "HTTP/x.y": 400, "FTP/1.1": 400} {
+		c, err := r.raw(t, overWebSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.conn.Write([]byte(strings.Replace(upgradeRequest(webSocketPath), "HTTP/1.1", version, 1))); err != nil {
+			t.Fatal(err)
+		}
+		if a := parseResponse(t, readAll(t, c)); a.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", version, a.StatusCode, want)
+		}
+	}
+}

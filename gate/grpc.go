@@ -72,6 +72,9 @@ func (v *service) Kick(ctx context.Context, in *gatepb.KickRequest) (*gatepb.Kic
 	if !validKick(code) {
 		return nil, status.Errorf(codes.InvalidArgument, "code: got %q, which the protocol does not name", code)
 	}
+	if code == kickDraining { // a client then asks again what it has no answer to
+		return nil, status.Errorf(codes.InvalidArgument, "code: got %q, which only a gate that ends says", code)
+	}
 	if in.GetSession() != 0 {
 		err := v.gate.onSession(ctx, in.GetSession(), func(s *session) error {
 			s.kickFor(askedBy(ctx), code, in.GetReason())

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/presence"
 	"github.com/motto123/minigate/proto/gatepb"
 )
@@ -254,6 +255,24 @@ func TestKick(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOnlyTheGateDrains: a kick that says that what is unanswered was never taken, so
+// that clients ask it again elsewhere, is nothing that a service can know.
+func TestOnlyTheGateDrains(t *testing.T) {
+	r := start(t)
+	s := serve(t, r.bus, "a", nil)
+	c := r.login(t, overTCP, "")
+	c.send(request(1, "a.slow", ""))
+	a := s.next()
+	_, err := r.calls().Kick(t.Context(), &gatepb.KickRequest{Session: a.Session, Code: kickDraining})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("got %v", err)
+	}
+	echo(s, a)
+	if p := c.next(); p.Type != codec.Data {
+		t.Errorf("instead of the answer to what was taken comes a %v: %s", p.Type, p.Body)
+	}
 }
 
 func TestSessions(t *testing.T) {

@@ -55,6 +55,9 @@ func (s *session) drained() {
 	}
 	s.forgetLatest()
 	for _, key := range l.order {
+		if s.state != active { // a flush found it too slow, or gone
+			return
+		}
 		s.out = append(s.begin(), l.packets[key]...)
 		s.flushLarge()
 	}

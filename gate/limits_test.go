@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -341,4 +342,41 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("got a %v %q", p.Type, p.Body)
 		}
 	})
+}
+
+// TestOneAddressLeavesRoom: whoever opens far more connections than his address may
+// have takes nobody else's place, with a proxy before the gate or without.
+func TestOneAddressLeavesRoom(t *testing.T) {
+	greedy, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for name, admit := range map[string]func(*Gate, netip.Addr) (admitted, counted bool){
+		"direct": (*Gate).admit,
+		"behind a proxy": func(g *Gate, a netip.Addr) (admitted, counted bool) {
+			if admitted, counted = g.admit(netip.Addr{}); counted {
+				if admitted, counted = g.admitAddress(a); !admitted {
+					g.forget(a, false, false)
+				}
+			}
+			return admitted, counted
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := newFake(t, nil, inline)
+			g.cfg.Limits.Connections, g.cfg.Limits.ConnectionsPerIP = 100, 3
+			var places, told int
+			for range 200 {
+				switch admitted, counted := admit(g, greedy); {
+				case counted:
+					places++
+				case admitted:
+					told++
+				}
+			}
+			if most := g.cfg.Limits.overLimit(); places != 3 || told != most {
+				t.Errorf("one address has %d places, and %d more connections are told so, want 3 and %d", places, told, most)
+			}
+			if admitted, counted := admit(g, other); !admitted || !counted {
+				t.Errorf("another address finds no place: %d connections are open", g.stats.Connections.Load())
+			}
+		})
+	}
 }

@@ -35,8 +35,14 @@ func (s *socket) header(b []byte) []byte {
 	s.proxied = nil
 	if source.IsValid() { // or the proxy speaks for itself
 		s.session.address = source.Addr()
-		s.session.counted = s.session.counted && s.poller.loop.gate.admitAddress(source.Addr())
-		s.session.byAddress = s.session.counted
+		if s.session.counted {
+			admitted, counted := s.poller.loop.gate.admitAddress(source.Addr())
+			s.session.counted, s.session.byAddress = counted, counted
+			if !admitted {
+				s.close()
+				return nil
+			}
+		}
 	}
 	return b[n:]
 }

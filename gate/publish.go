@@ -67,7 +67,7 @@ func (s *session) publish(m *codec.Message) {
 	}
 	p.traced.asks(g, p.route)
 	waits := m.Type == codec.Request || m.Type == codec.Notify && m.ID != 0
-	if waits && len(s.pending) >= g.cfg.Limits.InFlight { // and no memory to let it wait
+	if s.isFull { // and no memory to let it wait: what does wait is not overtaken
 		s.reject(m, &p, codes.ResourceExhausted, fmt.Sprintf("over %d requests in flight", g.cfg.Limits.InFlight))
 		g.measures.hit(limitUnfinished)
 		return

@@ -168,31 +168,36 @@ func (g *Gate) admit(address netip.Addr) (admitted, counted bool) {
 	l := g.cfg.Limits
 	g.limits.Lock()
 	defer g.limits.Unlock()
-	if g.stats.Connections.Load() >= int64(l.Connections+l.overLimit()) {
+	if g.limits.connections < l.Connections && (!address.IsValid() || g.countAddress(address)) {
+		g.limits.connections++
+		g.stats.Connections.Add(1)
+		return true, true
+	}
+	if g.uncounted() >= l.overLimit() { // or one address could take the places of all others
 		g.stats.ConnectionsRefused.Add(1)
 		return false, false
 	}
 	g.stats.Connections.Add(1)
-	if g.limits.connections >= l.Connections {
-		return true, false
-	}
-	if address.IsValid() && !g.countAddress(address) {
-		return true, false
-	}
-	g.limits.connections++
-	return true, true
+	return true, false
 }
 
-// admitAddress counts a connection of which only now is known whose it is. Where it
-// is not counted, it is to be told that the gate is full.
-func (g *Gate) admitAddress(address netip.Addr) bool {
+// uncounted is how many connections there are over a limit. g.limits is held.
+func (g *Gate) uncounted() int { return int(g.stats.Connections.Load()) - g.limits.connections }
+
+// admitAddress is admit for a connection that is counted, and of which only now is
+// known whose it is.
+func (g *Gate) admitAddress(address netip.Addr) (admitted, counted bool) {
 	g.limits.Lock()
 	defer g.limits.Unlock()
 	if g.countAddress(address) {
-		return true
+		return true, true
 	}
 	g.limits.connections--
-	return false
+	if g.uncounted() > g.cfg.Limits.overLimit() {
+		g.stats.ConnectionsRefused.Add(1)
+		return false, false
+	}
+	return true, false
 }
 
 // countAddress counts a connection of an address, if it may have one more.

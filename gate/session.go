@@ -145,8 +145,14 @@ func (s *session) packet(p codec.Packet) error {
 	case verifying:
 		return s.hold(p)
 	case active:
-		if (s.isFull || len(s.held) > 0) && s.mayHold(p) {
-			return s.hold(p)
+		if s.isFull || len(s.held) > 0 {
+			if s.mayHold(p) {
+				return s.hold(p)
+			}
+			if p.Type == codec.Data && p.Sub != 0 { // what belongs to it waits, or will
+				s.loop.gate.measures.hit(limitUnfinished)
+				return errUnfinished
+			}
 		}
 		return s.activePacket(p)
 	default:

@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"bytes"
 	"errors"
+	"math/bits"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -22,11 +24,13 @@ type socket struct {
 	fd      int32 // -1 when closed
 	sealed  int32 // bytes of a TLS record that has only begun, as counted: see unfinished.go
 
-	readable bool // there may be something to read
-	hungUp   bool // the client has closed its side: the end is behind what is read
-	finished bool // to be shut down when all is sent
-	first    bool // nothing has come yet
-	shaking  bool // in its TLS handshake
+	readable bool  // there may be something to read
+	hungUp   bool  // the client has closed its side: the end is behind what is read
+	finished bool  // to be shut down when all is sent
+	first    bool  // nothing has come yet
+	shaking  bool  // in its TLS handshake
+	queued   bool  // to be read on after the others
+	most     uint8 // bits of the length that unsent had, since it was made
 }
 
 // open makes a session of a connection that was accepted. It owns fd.
@@ -77,9 +81,16 @@ func (s *socket) read() {
 		s.readable = n == len(s.poller.in) || s.hungUp
 		s.received(s.poller.in[:n])
 	}
-	if s.fd >= 0 && s.readable {
-		s.poller.loop.post(s.resume) // the others first
+	if s.fd >= 0 && s.readable && !s.queued { // once, however often there is more
+		s.queued = true
+		s.poller.loop.post(s.goOn) // the others first
 	}
+}
+
+// goOn reads on when the others had their turn.
+func (s *socket) goOn() {
+	s.queued = false
+	s.resume()
 }
 
 // received takes bytes as they came from the network.
@@ -172,6 +183,7 @@ func (s *socket) queue(head, b []byte) {
 	}
 	g.unsent.Add(int64(len(head) + len(b)))
 	s.unsent = append(append(s.unsent, head...), b...)
+	s.most = max(s.most, uint8(bits.Len(uint(len(s.unsent)))))
 }
 
 // sendRest writes what has waited, as far as the kernel takes it.
@@ -201,8 +213,13 @@ func (s *socket) sent(n int) {
 	g.unsent.Add(-int64(n))
 	s.unsent = s.unsent[n:]
 	if len(s.unsent) == 0 {
-		s.unsent = nil
+		s.unsent, s.most = nil, 0
 		g.slow.Add(-1)
+		return
+	}
+	// A rest keeps all the memory that it is a part of, and only the rest is counted.
+	if size := uint8(bits.Len(uint(len(s.unsent)))); size+1 < s.most {
+		s.unsent, s.most = bytes.Clone(s.unsent), size
 	}
 }
 

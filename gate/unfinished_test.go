@@ -2,6 +2,7 @@ package gate
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+	"google.golang.org/grpc/codes"
 
 	"github.com/motto123/minigate/codec"
 	"github.com/motto123/minigate/pkg/certificates/certtest"
@@ -270,5 +272,75 @@ func TestUpgradeIsLinear(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 16*maxHTTPHeader {
 		t.Errorf("%d bytes are allocated for a request of %d", n, len(request))
+	}
+}
+
+// TestNothingOvertakes: what finds no memory to wait for its turn is not taken before
+// what waits, also where nobody waits for its answer.
+func TestNothingOvertakes(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight, g.cfg.Limits.Unfinished = 1, 1200
+	s, _ := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	var b []byte
+	for i, kind := range []codec.MessageType{codec.Request, codec.Notify, codec.Notify} {
+		m := request(0, fmt.Sprintf("a.number%d", i), strings.Repeat("x", 1000))
+		m.Type = kind
+		b = append(b, dataPackets(m)...)
+	}
+	s.received(b)
+	if s.sequence != 1 || len(s.held) == 0 || g.stats.Rejected.Load() != 1 {
+		t.Errorf("%d are published, %d bytes wait, and %d are rejected", s.sequence, len(s.held), g.stats.Rejected.Load())
+	}
+}
+
+// TestTheRestIsAllThatIsHeld: packets that have had their turn take no memory any more,
+// while the last of them waits for its own.
+func TestTheRestIsAllThatIsHeld(t *testing.T) {
+	const n, size = 200, 60_000
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight = 1
+	sessions := make([]*session, n)
+	b := slices.Concat(dataPackets(request(1, "a.first", "")),
+		dataPackets(&codec.Message{Type: codec.Notify, Route: []byte("no route"), Body: make([]byte, size)}),
+		dataPackets(request(2, "a.second", "")), dataPackets(request(3, "a.third", "")))
+	before := memory()
+	for i := range sessions {
+		s, _ := l.fakeSession()
+		s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+		s.received(b)
+		s.failPending(codes.Unavailable, "answered")
+		l.flush()
+		sessions[i] = s
+	}
+	counted := uint64(g.unfinished.Load())
+	if counted == 0 || counted > n*100 {
+		t.Fatalf("%d bytes wait", counted)
+	}
+	if held := memory() - before; held > n*size/10 {
+		t.Errorf("%d bytes wait, and %d are held", counted, held)
+	}
+	runtime.KeepAlive(sessions)
+}
+
+// TestFragmentWithoutRoom: a fragment that finds no memory to wait for its turn ends its
+// session for that, and not for a mistake that its client has not made.
+func TestFragmentWithoutRoom(t *testing.T) {
+	g, l := newFake(t, nil, inline)
+	g.cfg.Limits.InFlight, g.cfg.Limits.Unfinished = 1, codec.HeaderSize+codec.MaxBody
+	s, c := l.fakeSession()
+	s.received(packet(codec.Handshake, 0, []byte(hi(""))))
+	l.flush()
+	c.out = nil
+	s.received(append(dataPackets(request(1, "a.first", "")), dataPackets(request(2, "a.large", strings.Repeat("x", codec.MaxBody)))...))
+	l.flush()
+	if !strings.Contains(string(c.out), errUnfinished.Error()) {
+		t.Errorf("got %q", c.out)
+	}
+	if n := g.measures.reached[limitUnfinished].Load(); n != 1 {
+		t.Errorf("%d times the limit was reached", n)
+	}
+	if n := g.unfinished.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
 	}
 }

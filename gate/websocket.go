@@ -264,6 +264,10 @@ func (w *webSocket) upgrade(b []byte) []byte {
 		io.Reader
 		io.Writer
 	}{bytes.NewReader(request), answer})
+	if answer.Len() == 0 { // a version that is none of HTTP's
+		w.reject(http.StatusBadRequest, "this is not HTTP/1.1")
+		return nil
+	}
 	w.stream.write(answer.Bytes())
 	if err != nil { // the answer says what was wrong
 		w.drop()

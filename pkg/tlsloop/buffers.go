@@ -53,14 +53,15 @@ type borrowed struct {
 	room *[record]byte
 }
 
-// borrow gives a connection a buffer, if it has none that something is in.
+// borrow gives a connection a buffer, with what it holds of a record: crypto/tls
+// would make room for the whole record with the first byte behind its header.
 func borrow(c *tls.Conn) borrowed {
 	b := records.of(c)
-	if b == nil || b.Len() > 0 {
+	if b == nil {
 		return borrowed{of: c}
 	}
 	room := pool.Get().(*[record]byte)
-	*b = *bytes.NewBuffer(room[:0])
+	*b = *bytes.NewBuffer(append(room[:0], b.Bytes()...))
 	return borrowed{c, room}
 }
 

@@ -79,10 +79,10 @@ func (c *Conn) Feed(plain, out, in []byte) ([]byte, []byte, error) {
 	c.in, c.out = in, out
 	switch c.phase {
 	case fresh, handshaking:
-		if c.handshake() {
-			plain = c.read(plain)
-			release(c.tls)
+		if !c.handshake() {
+			break
 		}
+		fallthrough
 	case established:
 		b := borrow(c.tls)
 		plain = c.read(plain)

@@ -338,3 +338,24 @@ func TestForgery(t *testing.T) {
 		}
 	}
 }
+
+// TestHalfARecordIsTold: what a connection holds of a record that has only begun is
+// what it tells, however large that record says it will be.
+func TestHalfARecordIsTold(t *testing.T) {
+	serverConfig, clientConfig := configs(t)
+	s, c := Server(serverConfig), Client(clientConfig)
+	meet(t, s, c)
+	exchange(t, c, s, make([]byte, 1<<20)) // after so many bytes records are of 16 KiB
+	out, err := c.Write(nil, make([]byte, 16<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if _, _, err := s.Feed(nil, nil, out[i:i+1]); err != nil {
+			t.Fatal(err)
+		}
+		if told := s.Buffered(); told != i+1 || held(s) > 2*told+64 {
+			t.Fatalf("of %d bytes of a record %d are told, and %d held", i+1, told, held(s))
+		}
+	}
+}

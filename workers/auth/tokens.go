@@ -56,18 +56,20 @@ func hashToken(secret string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// KEYS: a user's set. ARGV: now, the new hash, its expiry, the bound, the life
-// in ms. Returns the hashes that have to go.
+// KEYS: a user's set. ARGV: now, the new hash, its expiry, the bound. Returns the
+// hashes that have to go. The new one is not among them, and the set lives as long as
+// any in it: a life that was made shorter leaves older tokens that outlive the new one.
 var addTokenScript = redis.NewScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-local surplus = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[4])
-if surplus <= 0 then
-	return {}
+local old = {}
+local surplus = redis.call('ZCARD', KEYS[1]) + 1 - tonumber(ARGV[4])
+if surplus > 0 then
+	old = redis.call('ZRANGE', KEYS[1], 0, surplus - 1)
+	redis.call('ZREMRANGEBYRANK', KEYS[1], 0, surplus - 1)
 end
-local old = redis.call('ZRANGE', KEYS[1], 0, surplus - 1)
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, surplus - 1)
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', tonumber(last[2]) - tonumber(ARGV[1])))
 return old
 `)
 
@@ -77,7 +79,7 @@ func (t tokens) issue(ctx context.Context, user int64, device string) (string, t
 	secret := base64.RawURLEncoding.EncodeToString(random(32))
 	made := token{hash: hashToken(secret), user: user, expires: now() + t.life.Milliseconds()}
 	old, err := addTokenScript.Run(ctx, t.redis, []string{t.userKey(user)},
-		now(), made.hash, made.expires, t.max, t.life.Milliseconds()).StringSlice()
+		now(), made.hash, made.expires, t.max).StringSlice()
 	if err != nil {
 		return "", token{}, errors.Wrap(err, "add a token to its user")
 	}

@@ -202,3 +202,38 @@ func TestResetRedelivered(t *testing.T) {
 		wantCode(t, "nobody's account", err, codes.PermissionDenied)
 	})
 }
+
+// A replica that dies when the password is replaced has not ended what came in with
+// the old one meanwhile: the next replica does, before it says that all is done.
+func TestResetOfAReplicaThatDied(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.run(t)
+		account, _ := f.add(t, "ann")
+		in := &authpb.ResetPasswordRequest{Account: "ann", Code: f.resetCode(t, "ann"), Password: "a new password"}
+		u, err := f.users.byKey(t.Context(), "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash, err := f.passwords.hash(t.Context(), in.GetPassword())
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued, _, err := f.tokens.issue(t.Context(), u.id, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.users.setPassword(t.Context(), u, hash, true); err != nil {
+			t.Fatal(err)
+		}
+		again := as(t, worker.Caller{Session: session, Redelivered: true})
+		if _, err := f.ResetPassword(again, in); err != nil {
+			t.Fatal("delivered again:", err)
+		}
+		if f.whose(t, issued) != 0 {
+			t.Error("a token outlives the password")
+		}
+		if !slices.Equal(f.gates.kicked, []int64{account.GetId()}) {
+			t.Errorf("kicked: %v, want %d", f.gates.kicked, account.GetId())
+		}
+	})
+}

@@ -87,6 +87,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		stopAnnouncer()
 		stopRetry()
 		stopSending()
+		acks.giveBack()
 	})
 	stopHurrying := start(lasting, func(consumed context.Context) {
 		select {

@@ -3,9 +3,11 @@ package worker
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/pkg/errors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -108,10 +110,17 @@ type gateConn struct {
 	used  uint64 // the clock's reading at the last call
 }
 
+// connectParams try again soon: gRPC's own would wait up to two minutes for a gate that
+// was away, and all logins on it fail meanwhile.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: lastPause},
+	MinConnectTimeout: 3 * time.Second,
+}
+
 func newGateConns(options []grpc.DialOption, limit int) *gateConns {
 	plain := grpc.WithTransportCredentials(insecure.NewCredentials()) // unless options say otherwise
 	return &gateConns{
-		options: append([]grpc.DialOption{plain, grpc.WithNoProxy()}, options...),
+		options: append([]grpc.DialOption{plain, grpc.WithNoProxy(), grpc.WithConnectParams(connectParams)}, options...),
 		limit:   limit, conns: make(map[string]*gateConn),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,4 +219,21 @@ func TestACallToAGateEndsWithItsContext(t *testing.T) {
 	if c := status.Code(err); c != codes.DeadlineExceeded {
 		t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
 	}
+}
+
+// A gate that was away is called soon after it is back: its clients wait for their
+// logins.
+func TestAGateThatWasAwayIsCalledSoon(t *testing.T) {
+	server := newGateServer(t)
+	var dials atomic.Int32
+	away := grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		if dials.Add(1) < 8 {
+			return nil, errors.New("away")
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	})
+	w := New("auth", Config{Bus: newMem(t), Log: quiet(), GateOptions: []grpc.DialOption{away}})
+	run(t, w)
+	s := Session{Gate: "g1", GateAddress: server.address, ID: 5}
+	eventually(t, "the gate is called", func() bool { return w.Bind(t.Context(), s, 7) == nil })
 }

@@ -339,3 +339,33 @@ func TestTokensOfAShorterLife(t *testing.T) {
 		}
 	})
 }
+
+// Redis goes away when a token has to make room: it stays listed until it has ended,
+// so that a reset of the password finds it.
+func TestSurplusTokensStayListed(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.tokens.max = 2
+		u, _ := f.add(t, "ann")
+		first := f.mustLogin(t, "ann", secret).GetToken()
+		f.mustLogin(t, "ann", secret)
+		f.traffic.intercept(func(cmd redis.Cmder) error {
+			if cmd.Name() == "del" {
+				return errAway
+			}
+			return nil
+		})
+		_, err := f.login(t, "ann", secret)
+		wantCode(t, "a login that can not make room", err, codes.Unavailable)
+		f.traffic.intercept(nil)
+		if err := f.tokens.endAll(t.Context(), u.GetId()); err != nil {
+			t.Fatal(err)
+		}
+		if f.whose(t, first) != 0 || len(f.keys(t, "token:")) != 0 {
+			t.Errorf("%d tokens outlive the end of all", len(f.keys(t, "token:")))
+		}
+		f.mustLogin(t, "ann", secret)
+		if n, err := f.redis.ZCard(t.Context(), f.tokens.userKey(u.GetId())).Result(); err != nil || n != 1 {
+			t.Errorf("%d tokens are listed (%v), want 1", n, err)
+		}
+	})
+}

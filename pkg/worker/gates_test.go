@@ -237,3 +237,26 @@ func TestAGateThatWasAwayIsCalledSoon(t *testing.T) {
 	s := Session{Gate: "g1", GateAddress: server.address, ID: 5}
 	eventually(t, "the gate is called", func() bool { return w.Bind(t.Context(), s, 7) == nil })
 }
+
+// A gate that says nothing does not keep the others from being told.
+func TestKickUserBesideASilentGate(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	server := newGateServer(t)
+	store := newPresence(t)
+	w := New("auth", Config{Bus: newMem(t), Log: quiet(), Presence: store})
+	run(t, w)
+	for id, address := range map[string]string{"a": silent.Addr().String(), "b": server.address} {
+		if err := store.Add(t.Context(), 7, presence.Gate{ID: id, Address: address}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if n, err := w.KickUser(ctx, 7, "", "bye"); n != 2 || err == nil {
+		t.Errorf("kicked %d, %v, want 2 and that one gate did not answer", n, err)
+	}
+}

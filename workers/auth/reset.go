@@ -127,14 +127,20 @@ func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordR
 	return nil
 }
 
+// kickTimeout is what the gates have to end the sessions of one whose password was reset.
+const kickTimeout = 3 * time.Second
+
 // endLogins ends what came in before the password was replaced: a login with the
 // old one may have been under way, see confirm. The code is dead by now, so a repeat
-// is of no use to who sent it.
+// is of no use to who sent it, and this is done also where the request's time is over.
 func (s *Service) endLogins(ctx context.Context, u user) error {
-	if err := s.tokens.endAll(context.WithoutCancel(ctx), u.id); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.tokens.endAll(ctx, u.id); err != nil {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: tokens may outlive the password that was reset")
 		return errTokensLeft
 	}
+	ctx, cancel := context.WithTimeout(ctx, kickTimeout)
+	defer cancel()
 	if _, err := s.gates.KickUser(ctx, u.id, "kicked", "the password was reset"); err != nil {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: sessions go on after the password was reset")
 	}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -234,6 +235,37 @@ func TestResetOfAReplicaThatDied(t *testing.T) {
 		}
 		if !slices.Equal(f.gates.kicked, []int64{account.GetId()}) {
 			t.Errorf("kicked: %v, want %d", f.gates.kicked, account.GetId())
+		}
+	})
+}
+
+// The request's time is over just when the password is replaced: what came in with the
+// old one ends all the same, for nobody can ask for it again with this code.
+func TestResetWhoseTimeIsOver(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.run(t)
+		u, _ := f.add(t, "ann")
+		token := f.mustLogin(t, "ann", secret).GetToken()
+		in := &authpb.ResetPasswordRequest{Account: "ann", Code: f.resetCode(t, "ann"), Password: "a new password"}
+		ctx, cancel := context.WithCancel(from(t))
+		defer cancel()
+		seen := 0
+		f.traffic.intercept(func(cmd redis.Cmder) error {
+			if cmd.Name() == "zrange" {
+				if seen++; seen == 2 {
+					cancel()
+				}
+			}
+			return nil
+		})
+		if _, err := f.ResetPassword(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+		if f.whose(t, token) != 0 {
+			t.Error("the token outlives the password")
+		}
+		if !slices.Equal(f.gates.kicked, []int64{u.GetId()}) {
+			t.Errorf("kicked: %v, want %d", f.gates.kicked, u.GetId())
 		}
 	})
 }

@@ -127,9 +127,6 @@ func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordR
 	return nil
 }
 
-// kickTimeout is what the gates have to end the sessions of one whose password was reset.
-const kickTimeout = 3 * time.Second
-
 // endLogins ends what came in before the password was replaced: a login with the
 // old one may have been under way, see confirm. The code is dead by now, so a repeat
 // is of no use to who sent it, and this is done also where the request's time is over.
@@ -139,7 +136,7 @@ func (s *Service) endLogins(ctx context.Context, u user) error {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: tokens may outlive the password that was reset")
 		return errTokensLeft
 	}
-	ctx, cancel := context.WithTimeout(ctx, kickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, gateTimeout)
 	defer cancel()
 	if _, err := s.gates.KickUser(ctx, u.id, "kicked", "the password was reset"); err != nil {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: sessions go on after the password was reset")

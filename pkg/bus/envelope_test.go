@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/motto123/minigate/pkg/bus"
@@ -273,4 +274,30 @@ func BenchmarkEnvelope(b *testing.B) {
 		}
 	}
 	b.SetBytes(int64(len(envelope)))
+}
+
+// A field of another kind than it should be has nothing of the field before it.
+func TestFieldsOfAnotherKind(t *testing.T) {
+	number := func(b []byte, n protowire.Number, v uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
+	}
+	text := func(b []byte, n protowire.Number, v []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), v)
+	}
+	var request []byte
+	request = number(request, 6, 5)                // the id
+	request = text(request, 3, []byte("the user")) // a number, elsewhere
+	request = text(request, 7, []byte("the name"))
+	request = number(request, 8, 9) // the data, which are bytes
+	b := text(bus.AppendHeader(nil, bus.Header{Gate: "g", Route: "a.b"}), 4, request)
+	var h bus.Header
+	err := bus.ReadRequests(b, &h, func(r *bus.Request) error {
+		if len(r.Data) > 0 || r.User != 0 {
+			t.Errorf("the data are %q, the user is %d, want neither", r.Data, r.User)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

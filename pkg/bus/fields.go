@@ -8,7 +8,8 @@ import (
 )
 
 // fields reads the fields of a protobuf message, one after the other: a varint's
-// value, or the bytes of a field with a length. Fields of other kinds, which a later
+// value, or the bytes of a field with a length; the other of the two is empty then, so
+// that a field of another kind than was expected does not have the last one's. Fields of other kinds, which a later
 // version may have, are number 0.
 type fields struct {
 	b      []byte // what is not read yet
@@ -38,7 +39,9 @@ func (f *fields) next() bool {
 	switch kind := protowire.Type(tag & 7); kind {
 	case protowire.VarintType:
 		f.v, n = varint(b)
+		f.bytes = nil
 	case protowire.BytesType:
+		f.v = 0
 		if len(b) > 0 && int(b[0]) < min(0x80, len(b)) { // a short one, all there
 			n = 1 + int(b[0])
 			f.bytes = b[1:n:n]

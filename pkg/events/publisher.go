@@ -185,8 +185,9 @@ func (p *publisher) connected(ctx context.Context, up func()) (err error) {
 	for {
 		select {
 		case e := <-broken:
-			// For example because the exchange was deleted: declare again.
-			return fmt.Errorf("channel lost: %w", asError(e))
+			// For example because the exchange was deleted: declare again. Whatever was
+			// wrong was so with a message, and not with what is declared (see unmendable).
+			return fmt.Errorf("channel lost: %v", asError(e))
 		case e := <-lost:
 			return fmt.Errorf("connection lost: %w", asError(e))
 		case b, ok := <-blocked:

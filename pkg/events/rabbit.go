@@ -13,6 +13,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/sirupsen/logrus"
+
+	"github.com/motto123/minigate/pkg/bus"
 )
 
 // queueMessages bounds each event queue. Publishing into a full one is refused,
@@ -50,7 +52,14 @@ func newRabbit(c Config, log logrus.Ext1FieldLogger, adapter watermill.LoggerAda
 	return r, nil
 }
 
+// maxBody is what RabbitMQ 4 takes; it answers more by closing the channel, and so ends
+// what others are publishing. A dead letter is not larger than what was taken already.
+const maxBody = 16 << 20
+
 func (r *rabbit) publish(event string, m *message.Message) error {
+	if len(m.Payload) > maxBody {
+		return fmt.Errorf("%w: it has %d bytes, more than the %d that it may have", bus.ErrRefused, len(m.Payload), maxBody)
+	}
 	return r.send(r.config.Topology.EventExchange(), event, m)
 }
 

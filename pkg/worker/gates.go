@@ -3,9 +3,12 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/pkg/errors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -34,7 +37,8 @@ func (w *Worker) Kick(ctx context.Context, s Session, code, reason string) error
 }
 
 // KickUser closes all sessions of a user, on whatever gate, and returns how many
-// there were. It tries every gate, and returns the first error.
+// there were. It asks all gates at once, so that one that does not answer does not
+// keep the others, and returns the first error.
 func (w *Worker) KickUser(ctx context.Context, user int64, code, reason string) (kicked int, failed error) {
 	if w.cfg.Presence == nil {
 		return 0, errors.New("kick user: Config.Presence is not set")
@@ -43,17 +47,25 @@ func (w *Worker) KickUser(ctx context.Context, user int64, code, reason string) 
 	if err != nil {
 		return 0, err
 	}
-	for _, gate := range gates {
-		err := w.gates.call(gate.Address, "kick", func(client gatepb.GateClient) error {
-			answer, err := client.Kick(ctx, &gatepb.KickRequest{User: user, Code: code, Reason: reason})
-			kicked += int(answer.GetKicked())
-			return err
+	var all atomic.Int64
+	errs := make([]error, len(gates))
+	var asked sync.WaitGroup
+	for i, gate := range gates {
+		asked.Go(func() {
+			errs[i] = w.gates.call(gate.Address, "kick", func(client gatepb.GateClient) error {
+				answer, err := client.Kick(ctx, &gatepb.KickRequest{User: user, Code: code, Reason: reason})
+				all.Add(int64(answer.GetKicked()))
+				return err
+			})
 		})
-		if err != nil && status.Code(err) != codes.NotFound && failed == nil {
-			failed = err
+	}
+	asked.Wait()
+	for _, err := range errs {
+		if err != nil && status.Code(err) != codes.NotFound {
+			return int(all.Load()), err
 		}
 	}
-	return kicked, failed
+	return int(all.Load()), nil
 }
 
 func (w *Worker) gatesOf(ctx context.Context, user int64) ([]presence.Gate, error) {
@@ -108,10 +120,17 @@ type gateConn struct {
 	used  uint64 // the clock's reading at the last call
 }
 
+// connectParams try again soon: gRPC's own would wait up to two minutes for a gate that
+// was away, and all logins on it fail meanwhile.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: lastPause},
+	MinConnectTimeout: 3 * time.Second,
+}
+
 func newGateConns(options []grpc.DialOption, limit int) *gateConns {
 	plain := grpc.WithTransportCredentials(insecure.NewCredentials()) // unless options say otherwise
 	return &gateConns{
-		options: append([]grpc.DialOption{plain, grpc.WithNoProxy()}, options...),
+		options: append([]grpc.DialOption{plain, grpc.WithNoProxy(), grpc.WithConnectParams(connectParams)}, options...),
 		limit:   limit, conns: make(map[string]*gateConn),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,5 +218,45 @@ func TestACallToAGateEndsWithItsContext(t *testing.T) {
 	err = w.Bind(ctx, Session{GateAddress: listener.Addr().String(), ID: 5}, 7)
 	if c := status.Code(err); c != codes.DeadlineExceeded {
 		t.Errorf("got %v, want DEADLINE_EXCEEDED", err)
+	}
+}
+
+// A gate that was away is called soon after it is back: its clients wait for their
+// logins.
+func TestAGateThatWasAwayIsCalledSoon(t *testing.T) {
+	server := newGateServer(t)
+	var dials atomic.Int32
+	away := grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		if dials.Add(1) < 8 {
+			return nil, errors.New("away")
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	})
+	w := New("auth", Config{Bus: newMem(t), Log: quiet(), GateOptions: []grpc.DialOption{away}})
+	run(t, w)
+	s := Session{Gate: "g1", GateAddress: server.address, ID: 5}
+	eventually(t, "the gate is called", func() bool { return w.Bind(t.Context(), s, 7) == nil })
+}
+
+// A gate that says nothing does not keep the others from being told.
+func TestKickUserBesideASilentGate(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	server := newGateServer(t)
+	store := newPresence(t)
+	w := New("auth", Config{Bus: newMem(t), Log: quiet(), Presence: store})
+	run(t, w)
+	for id, address := range map[string]string{"a": silent.Addr().String(), "b": server.address} {
+		if err := store.Add(t.Context(), 7, presence.Gate{ID: id, Address: address}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if n, err := w.KickUser(ctx, 7, "", "bye"); n != 2 || err == nil {
+		t.Errorf("kicked %d, %v, want 2 and that one gate did not answer", n, err)
 	}
 }

@@ -1,8 +1,10 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +24,7 @@ import (
 type envelope struct {
 	delivery bus.Delivery
 	taken    time.Time
+	number   uint64       // in the order of delivery
 	key      string       // where its replies go
 	left     atomic.Int32 // requests that have not come to their end
 	lost     atomic.Bool  // one of them was given up: it must be delivered again
@@ -36,6 +39,7 @@ type intake struct {
 	gates  map[string]gateName
 	answer func(gate string) // a gate asks who is here
 	dead   bus.Publisher     // of dead letters
+	taken  uint64            // envelopes
 }
 
 // gateName is a gate as it stands in envelopes, in strings that do not keep an
@@ -53,7 +57,8 @@ func (in *intake) handle(d bus.Delivery) {
 	if d.Redelivered {
 		w.stats.redelivered.Add(1)
 	}
-	e := &envelope{delivery: d, taken: time.Now()}
+	in.taken++
+	e := &envelope{delivery: d, taken: time.Now(), number: in.taken}
 	first, announce, err := in.read(e)
 	switch {
 	case err != nil:
@@ -254,12 +259,15 @@ type settler struct {
 
 	mu   sync.Mutex
 	list []settlement // at most what the prefetch lets in
+	back []settlement // to be given back together, so that their order is kept
+	open bool         // no more waits in back
 	wake chan struct{}
 }
 
 type settlement struct {
 	delivery bus.Delivery
 	as       bus.Settlement
+	number   uint64 // of the envelope
 }
 
 func newSettler(log func(error)) *settler {
@@ -279,9 +287,28 @@ func (s *settler) done(e *envelope) {
 }
 
 func (s *settler) put(e *envelope, as bus.Settlement) {
+	one := settlement{delivery: e.delivery, as: as, number: e.number}
 	s.mu.Lock()
-	s.list = append(s.list, settlement{delivery: e.delivery, as: as})
+	if as == bus.Requeued && !s.open {
+		s.back = append(s.back, one)
+	} else {
+		s.list = append(s.list, one)
+	}
 	s.mu.Unlock()
+	s.signal()
+}
+
+// giveBack has the envelopes given back that were given up until now, in the order in
+// which they came: who takes them over gets them one after the other.
+func (s *settler) giveBack() {
+	s.mu.Lock()
+	slices.SortFunc(s.back, func(a, b settlement) int { return cmp.Compare(a.number, b.number) })
+	s.list, s.back, s.open = append(s.list, s.back...), nil, true
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *settler) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:

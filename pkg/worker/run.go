@@ -87,6 +87,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		stopAnnouncer()
 		stopRetry()
 		stopSending()
+		acks.giveBack()
 	})
 	stopHurrying := start(lasting, func(consumed context.Context) {
 		select {
@@ -105,6 +106,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		Prefetch: w.cfg.Prefetch,
 		Handle:   in.handle,
 		Drain:    w.cfg.DrainTimeout,
+		Lost:     func() { w.ready.Store(false) },
 		Ready: func() {
 			w.ready.Store(true)
 			begun.Do(func() { w.log.WithField("routes", strings.Join(w.Routes(), " ")).Info("the worker takes requests") })

@@ -218,3 +218,36 @@ func TestMalformedEnvelopesAreDeadLettered(t *testing.T) {
 		t.Errorf("afterwards: got %q", r.Data)
 	}
 }
+
+// losingBus loses what it consumes from when it is told to, and has it again then.
+type losingBus struct {
+	instantBus
+	lose, back chan struct{}
+}
+
+func (b *losingBus) Consume(ctx context.Context, c bus.Consumer) error {
+	c.Ready()
+	for ctx.Err() == nil {
+		select {
+		case <-b.lose:
+			if c.Lost != nil {
+				c.Lost()
+			}
+		case <-b.back:
+			c.Ready()
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// A worker that has lost its queue, and can still publish, is not healthy.
+func TestHealthWithoutTheQueue(t *testing.T) {
+	b := &losingBus{lose: make(chan struct{}), back: make(chan struct{})}
+	w := with(New("game", Config{Bus: b, Log: quiet()}), "game.move")
+	run(t, w)
+	b.lose <- struct{}{}
+	eventually(t, "the worker says that it does not consume", func() bool { return w.Health() != nil })
+	b.back <- struct{}{}
+	eventually(t, "the worker is healthy again", func() bool { return w.Health() == nil })
+}

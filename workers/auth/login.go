@@ -120,7 +120,10 @@ func (s *Service) unbind(ctx context.Context, session worker.Session) {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	err := s.gates.Bind(ctx, session, 0)
+	// A gate that did not answer the login may not answer this either.
+	call, cancel := context.WithTimeout(ctx, gateTimeout)
+	defer cancel()
+	err := s.gates.Bind(call, session, 0)
 	if status.Code(err) == codes.NotFound {
 		err = nil
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc/codes"
@@ -306,4 +307,65 @@ func TestWithoutRedisServer(t *testing.T) {
 	f.cfg.Limits.LoginAddress = Limit{Burst: 5, Every: 1e9}
 	_, err = f.login(t, "ann", secret)
 	wantCode(t, "login", err, codes.Unavailable)
+}
+
+// Where logins are made shorter, or replicas differ, a user's older tokens live
+// longer than the new one: it is still the new one that stays, and all of them end
+// with the password.
+func TestTokensOfAShorterLife(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.tokens.max = 2
+		u, _ := f.add(t, "ann")
+		for range 2 {
+			f.mustLogin(t, "ann", secret)
+		}
+		f.tokens.life = time.Hour
+		token := f.mustLogin(t, "ann", secret).GetToken()
+		if f.whose(t, token) != u.GetId() {
+			t.Error("the new token is nobody's")
+		}
+		if n := len(f.keys(t, "token:")); n != 2 {
+			t.Errorf("Redis holds %d tokens, want 2", n)
+		}
+		left, err := f.redis.PTTL(t.Context(), f.tokens.userKey(u.GetId())).Result()
+		if err != nil || left < 2*time.Hour {
+			t.Errorf("what lists the tokens ends in %v (%v), before one of them", left, err)
+		}
+		if err := f.tokens.endAll(t.Context(), u.GetId()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(f.keys(t, "token:")); n != 0 {
+			t.Errorf("%d tokens outlive the end of all", n)
+		}
+	})
+}
+
+// Redis goes away when a token has to make room: it stays listed until it has ended,
+// so that a reset of the password finds it.
+func TestSurplusTokensStayListed(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.tokens.max = 2
+		u, _ := f.add(t, "ann")
+		first := f.mustLogin(t, "ann", secret).GetToken()
+		f.mustLogin(t, "ann", secret)
+		f.traffic.intercept(func(cmd redis.Cmder) error {
+			if cmd.Name() == "del" {
+				return errAway
+			}
+			return nil
+		})
+		_, err := f.login(t, "ann", secret)
+		wantCode(t, "a login that can not make room", err, codes.Unavailable)
+		f.traffic.intercept(nil)
+		if err := f.tokens.endAll(t.Context(), u.GetId()); err != nil {
+			t.Fatal(err)
+		}
+		if f.whose(t, first) != 0 || len(f.keys(t, "token:")) != 0 {
+			t.Errorf("%d tokens outlive the end of all", len(f.keys(t, "token:")))
+		}
+		f.mustLogin(t, "ann", secret)
+		if n, err := f.redis.ZCard(t.Context(), f.tokens.userKey(u.GetId())).Result(); err != nil || n != 1 {
+			t.Errorf("%d tokens are listed (%v), want 1", n, err)
+		}
+	})
 }

@@ -303,9 +303,12 @@ func (g *gates) Bind(_ context.Context, s worker.Session, user int64) error {
 	return nil
 }
 
-func (g *gates) KickUser(_ context.Context, user int64, _, _ string) (int, error) {
+func (g *gates) KickUser(ctx context.Context, user int64, _, _ string) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	g.kicked = append(g.kicked, user)
 	return 1, g.fail
 }

@@ -120,13 +120,24 @@ func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordR
 		// The password changed since, and the code was made under the old one.
 		return errWrongCode
 	}
-	// And after: a login with the old password may have been under way. See
-	// confirm. From here on the code is dead, so a repeat is of no use.
-	if err := s.tokens.endAll(context.WithoutCancel(ctx), u.id); err != nil {
+	if err := s.endLogins(ctx, u); err != nil {
+		return err
+	}
+	s.spend(ctx, resetPassword, u, in.GetCode())
+	return nil
+}
+
+// endLogins ends what came in before the password was replaced: a login with the
+// old one may have been under way, see confirm. The code is dead by now, so a repeat
+// is of no use to who sent it, and this is done also where the request's time is over.
+func (s *Service) endLogins(ctx context.Context, u user) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.tokens.endAll(ctx, u.id); err != nil {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Error("auth: tokens may outlive the password that was reset")
 		return errTokensLeft
 	}
-	s.spend(ctx, resetPassword, u, in.GetCode())
+	ctx, cancel := context.WithTimeout(ctx, gateTimeout)
+	defer cancel()
 	if _, err := s.gates.KickUser(ctx, u.id, "kicked", "the password was reset"); err != nil {
 		s.logOf(ctx).WithError(err).WithField("user", u.id).Warn("auth: sessions go on after the password was reset")
 	}
@@ -134,7 +145,8 @@ func (s *Service) replace(ctx context.Context, u user, in *authpb.ResetPasswordR
 }
 
 // resetBefore answers where the code is wrong. A request that the broker
-// delivers again may have spent the code itself.
+// delivers again may have spent the code itself, and its replica may have died
+// before it had ended the logins.
 func (s *Service) resetBefore(ctx context.Context, again bool, u user, in *authpb.ResetPasswordRequest) error {
 	if !again {
 		return errWrongCode
@@ -146,5 +158,5 @@ func (s *Service) resetBefore(ctx context.Context, again bool, u user, in *authp
 	if !same {
 		return errWrongCode
 	}
-	return nil
+	return s.endLogins(ctx, u)
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -200,5 +201,71 @@ func TestResetRedelivered(t *testing.T) {
 		in.Account = "bob"
 		_, err = f.ResetPassword(again, in)
 		wantCode(t, "nobody's account", err, codes.PermissionDenied)
+	})
+}
+
+// A replica that dies when the password is replaced has not ended what came in with
+// the old one meanwhile: the next replica does, before it says that all is done.
+func TestResetOfAReplicaThatDied(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.run(t)
+		account, _ := f.add(t, "ann")
+		in := &authpb.ResetPasswordRequest{Account: "ann", Code: f.resetCode(t, "ann"), Password: "a new password"}
+		u, err := f.users.byKey(t.Context(), "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hash, err := f.passwords.hash(t.Context(), in.GetPassword())
+		if err != nil {
+			t.Fatal(err)
+		}
+		issued, _, err := f.tokens.issue(t.Context(), u.id, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.users.setPassword(t.Context(), u, hash, true); err != nil {
+			t.Fatal(err)
+		}
+		again := as(t, worker.Caller{Session: session, Redelivered: true})
+		if _, err := f.ResetPassword(again, in); err != nil {
+			t.Fatal("delivered again:", err)
+		}
+		if f.whose(t, issued) != 0 {
+			t.Error("a token outlives the password")
+		}
+		if !slices.Equal(f.gates.kicked, []int64{account.GetId()}) {
+			t.Errorf("kicked: %v, want %d", f.gates.kicked, account.GetId())
+		}
+	})
+}
+
+// The request's time is over just when the password is replaced: what came in with the
+// old one ends all the same, for nobody can ask for it again with this code.
+func TestResetWhoseTimeIsOver(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.run(t)
+		u, _ := f.add(t, "ann")
+		token := f.mustLogin(t, "ann", secret).GetToken()
+		in := &authpb.ResetPasswordRequest{Account: "ann", Code: f.resetCode(t, "ann"), Password: "a new password"}
+		ctx, cancel := context.WithCancel(from(t))
+		defer cancel()
+		seen := 0
+		f.traffic.intercept(func(cmd redis.Cmder) error {
+			if cmd.Name() == "zrange" {
+				if seen++; seen == 2 {
+					cancel()
+				}
+			}
+			return nil
+		})
+		if _, err := f.ResetPassword(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+		if f.whose(t, token) != 0 {
+			t.Error("the token outlives the password")
+		}
+		if !slices.Equal(f.gates.kicked, []int64{u.GetId()}) {
+			t.Errorf("kicked: %v, want %d", f.gates.kicked, u.GetId())
+		}
 	})
 }

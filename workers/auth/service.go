@@ -77,6 +77,8 @@ const (
 	maxResets = 256
 	// One of them has this long, and so have all that wait when Run ends.
 	resetTimeout = 5 * time.Second
+	// What a gate has for a call that does not end with its request.
+	gateTimeout = 3 * time.Second
 )
 
 // Service is one replica. Its handlers are safe to call at once.

@@ -56,18 +56,19 @@ func hashToken(secret string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// KEYS: a user's set. ARGV: now, the new hash, its expiry, the bound, the life
-// in ms. Returns the hashes that have to go.
+// KEYS: a user's set. ARGV: now, the new hash, its expiry, the bound. Returns the
+// hashes that have to go. The new one is not among them, and the set lives as long as
+// any in it: a life that was made shorter leaves older tokens that outlive the new one.
 var addTokenScript = redis.NewScript(`
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-local surplus = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[4])
-if surplus <= 0 then
-	return {}
+local old = {}
+local surplus = redis.call('ZCARD', KEYS[1]) + 1 - tonumber(ARGV[4])
+if surplus > 0 then
+	old = redis.call('ZRANGE', KEYS[1], 0, surplus - 1)
 end
-local old = redis.call('ZRANGE', KEYS[1], 0, surplus - 1)
-redis.call('ZREMRANGEBYRANK', KEYS[1], 0, surplus - 1)
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', tonumber(last[2]) - tonumber(ARGV[1])))
 return old
 `)
 
@@ -77,11 +78,11 @@ func (t tokens) issue(ctx context.Context, user int64, device string) (string, t
 	secret := base64.RawURLEncoding.EncodeToString(random(32))
 	made := token{hash: hashToken(secret), user: user, expires: now() + t.life.Milliseconds()}
 	old, err := addTokenScript.Run(ctx, t.redis, []string{t.userKey(user)},
-		now(), made.hash, made.expires, t.max, t.life.Milliseconds()).StringSlice()
+		now(), made.hash, made.expires, t.max).StringSlice()
 	if err != nil {
 		return "", token{}, errors.Wrap(err, "add a token to its user")
 	}
-	if err := t.remove(ctx, old); err != nil {
+	if err := t.endThese(ctx, user, old); err != nil {
 		return "", token{}, err
 	}
 	value := fmt.Sprintf("%d %d %s", user, made.expires, device)
@@ -119,10 +120,7 @@ func (t tokens) find(ctx context.Context, secret string) (token, error) {
 
 // end makes a token nobody's.
 func (t tokens) end(ctx context.Context, made token) error {
-	if err := t.remove(ctx, []string{made.hash}); err != nil {
-		return err
-	}
-	return errors.Wrap(t.redis.ZRem(ctx, t.userKey(made.user), made.hash).Err(), "take a token from its user")
+	return t.endThese(ctx, made.user, []string{made.hash})
 }
 
 // endAll ends the tokens that a user has at this moment.
@@ -131,13 +129,19 @@ func (t tokens) endAll(ctx context.Context, user int64) error {
 	if err != nil {
 		return errors.Wrap(err, "list a user's tokens")
 	}
+	// Not the whole set: a login may have added to it since.
+	return t.endThese(ctx, user, hashes)
+}
+
+// endThese ends tokens of a user, and takes them out of its set then: where it is cut
+// off in between, they are still found there.
+func (t tokens) endThese(ctx context.Context, user int64, hashes []string) error {
 	if err := t.remove(ctx, hashes); err != nil {
 		return err
 	}
 	if len(hashes) == 0 {
 		return nil
 	}
-	// Not the whole set: a login may have added to it since.
 	members := make([]any, len(hashes))
 	for i, hash := range hashes {
 		members[i] = hash

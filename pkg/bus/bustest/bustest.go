@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t testing.TB) Env) {
 		{"DrainLetsAcksThrough", drainLetsAcksThrough},
 		{"DrainKeepsOnlyWhatWasHandedOut", drainKeepsOnlyWhatWasHandedOut},
 		{"DrainEnds", drainEnds},
+		{"RequeuedAtTheEnd", requeuedAtTheEnd},
 		{"ConsumeWaitsForHandle", consumeWaitsForHandle},
 		{"Expires", expires},
 		{"QuorumQueue", quorumQueue},

@@ -18,6 +18,8 @@ var errOther = errors.New("the queue exists with other properties")
 
 // consumer is one running Consume. Its queue's lock guards it.
 type consumer struct {
+	ctx    context.Context // of Consume
+	drain  time.Duration
 	queue  *queue
 	wake   sync.Cond // assigned, settled, stopped
 	credit int       // how many items it may still be given
@@ -42,7 +44,7 @@ type slot struct {
 
 // Consume implements bus.Bus. After Close it returns ErrClosed.
 func (b *Bus) Consume(ctx context.Context, spec bus.Consumer) error {
-	c, err := b.attach(spec)
+	c, err := b.attach(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("consume %s: %w", spec.Queue.Name, err)
 	}
@@ -52,13 +54,13 @@ func (b *Bus) Consume(ctx context.Context, spec bus.Consumer) error {
 		defer close(stopped)
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		c.stop(time.Now().Add(spec.Drain))
+		c.stop(time.Now().Add(c.drain))
 	})
 	if spec.Ready != nil {
 		spec.Ready()
 	}
-	c.handOut(ctx, spec)
-	c.drain()
+	c.handOut(spec)
+	c.finish()
 	if !stop() {
 		<-stopped
 	}
@@ -69,8 +71,8 @@ func (b *Bus) Consume(ctx context.Context, spec bus.Consumer) error {
 }
 
 // attach declares the queue and its bindings, and adds a consumer.
-func (b *Bus) attach(spec bus.Consumer) (*consumer, error) {
-	c := &consumer{credit: spec.Prefetch}
+func (b *Bus) attach(ctx context.Context, spec bus.Consumer) (*consumer, error) {
+	c := &consumer{ctx: ctx, drain: spec.Drain, credit: spec.Prefetch}
 	if c.credit <= 0 {
 		c.credit = defaultPrefetch
 	}
@@ -115,16 +117,13 @@ func (c *consumer) assign(it item) {
 // handOut calls handle with each item until the consumer is stopped.
 //
 // Hot path: one lock and one allocation, the Settle function, a delivery.
-func (c *consumer) handOut(ctx context.Context, spec bus.Consumer) {
+func (c *consumer) handOut(spec bus.Consumer) {
 	for {
 		c.queue.mu.Lock()
 		for c.assigned.length == 0 && !c.stopped {
 			c.wake.Wait()
 		}
-		if ctx.Err() != nil {
-			// What is called when ctx ends may not have run yet.
-			c.stop(time.Now().Add(spec.Drain))
-		}
+		c.stopInTime()
 		if c.stopped {
 			c.queue.mu.Unlock()
 			return
@@ -177,6 +176,7 @@ func (c *consumer) settle(n int, generation uint64, how bus.Settlement) error {
 	if how == bus.Requeued {
 		it.redelivered = true
 		q.giveBack(it)
+		c.stopInTime() // or it could come here again, behind what follows it
 	}
 	q.dispatch()
 	if c.stopped {
@@ -213,6 +213,13 @@ func (c *consumer) stop(deadline time.Time) {
 	c.wake.Broadcast()
 }
 
+// stopInTime stops where ctx has ended: what is called then may not have run yet.
+func (c *consumer) stopInTime() {
+	if c.ctx.Err() != nil {
+		c.stop(time.Now().Add(c.drain))
+	}
+}
+
 // cut ends the consumer together with the bus: everything is gone.
 func (c *consumer) cut() {
 	c.stop(time.Time{})
@@ -225,9 +232,9 @@ func (c *consumer) cut() {
 	c.wake.Broadcast()
 }
 
-// drain waits until all that was handed out is settled or the time for it is
+// finish waits until all that was handed out is settled or the time for it is
 // over, and gives the rest back.
-func (c *consumer) drain() {
+func (c *consumer) finish() {
 	q := c.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()

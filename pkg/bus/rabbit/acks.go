@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -17,7 +18,11 @@ var errSettled = errors.New("rabbit: the delivery is settled already")
 // acks settles the deliveries of one consuming channel. Settling is cheap for
 // the caller: a goroutine sends what has come together since it last did, as one
 // frame where no unsettled delivery lies between. An ack alone goes out at once.
+//
+// What is to be delivered again once ctx has ended waits for the end of consuming:
+// before that it could come here once more, behind what follows it.
 type acks struct {
+	ctx     context.Context // of Consume
 	channel *amqp.Channel
 	meter   *bus.Meter
 	closed  chan *amqp.Error // told or closed when the channel is
@@ -28,6 +33,7 @@ type acks struct {
 	last     uint64 // tag of the newest delivery
 	acked    []uint64
 	rejected []rejection
+	canceled bool // no more is delivered here
 	ended    bool
 
 	wake    chan struct{} // there is something to send
@@ -40,6 +46,7 @@ type acks struct {
 // prefetch bounds how many there are.
 type slot struct {
 	tag            uint64 // 0 where it is free
+	back           bool   // it is to go back when no more is delivered here
 	previous, next int
 }
 
@@ -48,8 +55,9 @@ type rejection struct {
 	requeue bool
 }
 
-func newAcks(ch *amqp.Channel, m *bus.Meter) *acks {
+func newAcks(ctx context.Context, ch *amqp.Channel, m *bus.Meter) *acks {
 	a := &acks{
+		ctx:     ctx,
 		channel: ch,
 		meter:   m,
 		closed:  ch.NotifyClose(make(chan *amqp.Error, 1)),
@@ -113,25 +121,59 @@ func (a *acks) settle(n int, tag uint64, how bus.Settlement) error {
 	if a.ended || a.channel.IsClosed() {
 		return bus.ErrStale
 	}
-	s := a.slots[n]
-	if s.tag != tag {
+	if s := a.slots[n]; s.tag != tag || s.back {
 		return errSettled
 	}
-	a.slots[s.previous].next = s.next
-	a.slots[s.next].previous = s.previous
-	a.slots[n].tag = 0
-	a.free = append(a.free, n)
+	a.meter.Settled(how)
+	if how == bus.Requeued && !a.canceled && a.ctx.Err() != nil {
+		a.slots[n].back = true // and stays, so that no ack of several covers it
+		return nil
+	}
+	a.release(n)
 	if how == bus.Acked {
 		a.acked = append(a.acked, tag)
 	} else {
 		a.rejected = append(a.rejected, rejection{tag, how == bus.Requeued})
 	}
-	a.meter.Settled(how)
 	wake(a.wake)
 	if a.slots[0].next == 0 {
 		wake(a.empty)
 	}
 	return nil
+}
+
+// release takes a slot out of the ring.
+func (a *acks) release(n int) {
+	s := a.slots[n]
+	a.slots[s.previous].next = s.next
+	a.slots[s.next].previous = s.previous
+	a.slots[n] = slot{}
+	a.free = append(a.free, n)
+}
+
+// cancel says that no more is delivered here. What waited for that goes back, in
+// order.
+func (a *acks) cancel() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.canceled = true
+	for n := a.slots[0].next; n != 0; {
+		s := a.slots[n]
+		if s.back {
+			a.release(n)
+			a.rejected = append(a.rejected, rejection{s.tag, true})
+		}
+		n = s.next
+	}
+	wake(a.wake)
+}
+
+// giveBack returns what was not handed out.
+func (a *acks) giveBack(tag uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rejected = append(a.rejected, rejection{tag, true})
+	wake(a.wake)
 }
 
 func wake(c chan struct{}) {

@@ -126,7 +126,7 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	if err != nil {
 		return err
 	}
-	a := newAcks(ch, b.meter)
+	a := newAcks(ctx, ch, b.meter)
 	// The time for draining begins when ctx ends, even while Handle runs.
 	var deadline time.Time
 	var noted sync.WaitGroup
@@ -152,11 +152,12 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 		// not when the draining is over. Before the cancel it would come here once
 		// more, behind what follows it.
 		if err = s.call(func() error { return ch.Cancel(b.config.Name, false) }); err == nil {
+			a.cancel()
 			for _, tag := range back {
-				_ = ch.Nack(tag, false, true)
+				a.giveBack(tag)
 			}
 			for d := range deliveries {
-				_ = ch.Nack(d.DeliveryTag, false, true)
+				a.giveBack(d.DeliveryTag)
 			}
 			a.drain(deadline, b.closing)
 		}

@@ -174,6 +174,9 @@ func read(file string) (map[string]string, error) {
 	if file == "" {
 		return nil, nil
 	}
+	if strings.Contains(file, ": ") || strings.Contains(file, "\n") { // which may be secrets
+		return nil, fmt.Errorf("%w: %s is to be a path, and there are settings in it; %s%s names a file with the path", ErrFile, configFlag, EnvName(configFlag), fileSuffix)
+	}
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)

@@ -215,7 +215,12 @@ func (j *Joiner) take(c *Call) error {
 		}
 		return j.bound()
 	}
-	w.expires = c.Taken.Add(j.patience(c) + j.cfg.Slack)
+	// The tape's clock may be ahead of a worker's, and of what was saved when it had ended.
+	from := c.Taken
+	if j.clock.After(from) {
+		from = j.clock
+	}
+	w.expires = from.Add(j.patience(c) + j.cfg.Slack)
 	j.waiting[k] = w
 	heap.Push(&j.due, w)
 	return j.bound()

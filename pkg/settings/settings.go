@@ -79,6 +79,8 @@ func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (ma
 		if err := fs.Set(f.Name, value); err != nil {
 			problems = append(problems, fmt.Errorf("%w: %s, from %v: %w", ErrValue, f.Name, source, Cause(err)))
 			sources[f.Name] = Source{Kind: "default"} // which it still has
+		} else if f.Annotations != nil {
+			f.Annotations[keyGiven] = []string{source.Kind}
 		}
 		f.Changed = false // it was not on the command line
 	})

@@ -74,6 +74,7 @@ func (c *Comparer) ignores(names []string) bool {
 // Compare returns what is different in two answers, nil where nothing is. An answer
 // that is nil did not come.
 func (c *Comparer) Compare(then, now *tape.Reply) []Difference {
+	blank := then != nil && then.Masked && tail.Blank(then.Data) // nobody knows what it was
 	then, now = masked(then), masked(now)
 	show := whole
 	if then != nil && then.Masked {
@@ -84,7 +85,7 @@ func (c *Comparer) Compare(then, now *tape.Reply) []Difference {
 		return nil
 	case then == nil || now == nil, then.Code != now.Code, then.Name != now.Name, then.DataType != now.DataType:
 		return []Difference{{Then: whole(then), Now: show(now)}}
-	case bytes.Equal(then.Data, now.Data), then.Masked && tail.Blank(then.Data): // nobody knows what it was
+	case bytes.Equal(then.Data, now.Data), blank:
 		return nil
 	case then.Masked && !known(now.Name):
 		return []Difference{{Then: whole(then), Now: show(now)}}

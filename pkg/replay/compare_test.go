@@ -83,6 +83,7 @@ func TestCompare(t *testing.T) {
 		"text":                       {&tape.Reply{Data: []byte("a\n")}, &tape.Reply{Data: []byte("b")}, nil, `[{ "a\n" "b"}]`},
 		"nobody knows the type":      {&tape.Reply{DataType: 2, Name: "own.Thing", Data: []byte{1}}, &tape.Reply{DataType: 2, Name: "own.Thing", Data: []byte{2}}, nil, `[{ OK own.Thing {"bytes":1,"hex":"01"} OK own.Thing {"bytes":1,"hex":"02"}}]`},
 		"what could not be masked":   {blank, asJSON(`{"a":1}`), nil, "[]"},
+		"the same, of a known type":  {&tape.Reply{DataType: 2, Name: "auth.LoginResponse", Data: make([]byte, 7), Masked: true}, message(t, &authpb.LoginResponse{ExpiresAt: 1}), nil, "[]"},
 		"zeros":                      {unmasked, asJSON(`{"a":1}`), nil, `[{ OK x.X {"bytes":7} OK x.X {"a":1}}]`},
 		"what is masked on the tape": {message(t, &authpb.LoginResponse{Token: "***", ExpiresAt: 1}), message(t, &authpb.LoginResponse{Token: "s3cret", ExpiresAt: 2}), nil, "[{expires_at 1 2}]"},
 	} {

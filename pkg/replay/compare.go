@@ -34,10 +34,9 @@ func NewComparer(ignore []string) (*Comparer, error) {
 	return c, nil
 }
 
-// split takes a path apart into names without list indices, and in one spelling:
-// sent_at is sentAt.
+// split takes a path apart into names without list indices, in one spelling.
 func split(text string) []string {
-	var plain strings.Builder
+	var outside strings.Builder
 	depth := 0
 	for _, r := range text {
 		switch {
@@ -45,15 +44,17 @@ func split(text string) []string {
 			depth++
 		case r == ']' && depth > 0:
 			depth--
-		case depth == 0 && r != '_':
-			plain.WriteRune(r)
+		case depth == 0:
+			outside.WriteRune(r)
 		}
 	}
-	return strings.Split(strings.ToLower(plain.String()), ".")
+	return strings.Split(plain(outside.String()), ".")
 }
 
-func (c *Comparer) ignores(at string) bool {
-	names := split(at)
+// plain is a name in one spelling: sent_at is sentAt.
+func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
+
+func (c *Comparer) ignores(names []string) bool {
 	for _, pattern := range c.ignored {
 		if len(pattern) > len(names) {
 			continue
@@ -73,26 +74,32 @@ func (c *Comparer) ignores(at string) bool {
 // Compare returns what is different in two answers, nil where nothing is. An answer
 // that is nil did not come.
 func (c *Comparer) Compare(then, now *tape.Reply) []Difference {
+	blank := then != nil && then.Masked && tail.Blank(then.Data) // nobody knows what it was
 	then, now = masked(then), masked(now)
+	show := whole
+	if then != nil && then.Masked {
+		show = concealed
+	}
 	switch {
 	case then == nil && now == nil:
 		return nil
 	case then == nil || now == nil, then.Code != now.Code, then.Name != now.Name, then.DataType != now.DataType:
-		return []Difference{{Then: whole(then), Now: whole(now)}}
-	case bytes.Equal(then.Data, now.Data), then.Masked && tail.Blank(then.Data): // nobody knows what it was
+		return []Difference{{Then: whole(then), Now: show(now)}}
+	case bytes.Equal(then.Data, now.Data), blank:
 		return nil
+	case then.Masked && !known(now.Name):
+		return []Difference{{Then: whole(then), Now: show(now)}}
 	}
-	before, ok := flatten(then.DataType, then.Name, then.Data)
-	after, too := flatten(now.DataType, now.Name, now.Data)
-	if !ok || !too {
-		return []Difference{{Then: whole(then), Now: whole(now)}}
+	before, after := &flattener{ignores: c.ignores}, &flattener{ignores: c.ignores}
+	if !before.flatten(then.DataType, then.Name, then.Data) || !after.flatten(now.DataType, now.Name, now.Data) {
+		return []Difference{{Then: whole(then), Now: show(now)}}
 	}
-	return c.leaves(before, after)
+	return differences(before.leaves, after.leaves)
 }
 
-// leaves compares values by their paths, in the order of the first answer, and then
+// differences compares values by their paths, in the order of the first answer, and then
 // what only the second has.
-func (c *Comparer) leaves(before, after []leaf) (all []Difference) {
+func differences(before, after []leaf) (all []Difference) {
 	now := make(map[string]string, len(after))
 	for _, l := range after {
 		now[l.path] = l.value
@@ -100,12 +107,12 @@ func (c *Comparer) leaves(before, after []leaf) (all []Difference) {
 	was := make(map[string]bool, len(before))
 	for _, l := range before {
 		was[l.path] = true
-		if value := now[l.path]; value != l.value && !c.ignores(l.path) {
+		if value := now[l.path]; value != l.value {
 			all = append(all, Difference{l.path, l.value, value})
 		}
 	}
 	for _, l := range after {
-		if !was[l.path] && !c.ignores(l.path) {
+		if !was[l.path] {
 			all = append(all, Difference{l.path, "", l.value})
 		}
 	}
@@ -129,4 +136,19 @@ func whole(r *tape.Reply) string {
 		return "no answer"
 	}
 	return strings.TrimSpace(tail.Code(r.Code) + " " + r.Name + " " + string(tail.Payload(r.DataType, r.Name, r.Data)))
+}
+
+// known reports whether this program has a message of that name.
+func known(name string) bool {
+	_, err := tail.Decode(name, nil)
+	return err == nil
+}
+
+// concealed is whole for an answer now that was masked on the tape: where its type is
+// not known here, nobody can mask it, and no more than its size is shown.
+func concealed(r *tape.Reply) string {
+	if r == nil || known(r.Name) {
+		return whole(r)
+	}
+	return fmt.Sprintf(`%s %s {"bytes":%d}`, tail.Code(r.Code), r.Name, len(r.Data))
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -19,116 +20,145 @@ import (
 // leaf is one value of an answer, with its path: messages[1].text.
 type leaf struct{ path, value string }
 
-// flatten takes an answer apart into its values, in a fixed order; false where
-// nobody knows how to.
-func flatten(dataType uint8, name string, data []byte) ([]leaf, bool) {
+// spot is where a value is: its path, and the names on the way there, as ignores has
+// them.
+type spot struct {
+	path  string
+	names []string
+}
+
+// flattener takes an answer apart into its values, in a fixed order, but for those that
+// are ignored. What has nothing else in it is as if it were empty.
+type flattener struct {
+	ignores func(names []string) bool
+	leaves  []leaf
+}
+
+// flatten returns false where nobody knows how to.
+func (f *flattener) flatten(dataType uint8, name string, data []byte) bool {
 	switch codec.DataType(dataType) {
 	case codec.Protobuf:
 		m, err := tail.Decode(name, data)
 		if err != nil {
-			return nil, false
+			return false
 		}
-		return flattenMessage(nil, "", m.ProtoReflect()), true
+		f.message(spot{}, m.ProtoReflect())
+		return true
 	case codec.JSON:
 		decoder := json.NewDecoder(bytes.NewReader(data))
 		decoder.UseNumber()
 		var v any
 		if decoder.Decode(&v) != nil {
-			return nil, false
+			return false
 		}
 		if _, err := decoder.Token(); err != io.EOF {
-			return nil, false
+			return false
 		}
-		return flattenJSON(nil, "", v), true
+		f.json(spot{}, v)
+		return true
 	case codec.Text:
-		return []leaf{{"", strconv.Quote(string(data))}}, true
+		f.add(spot{}, strconv.Quote(string(data)))
+		return true
 	}
-	return nil, false
+	return false
 }
 
-func flattenMessage(to []leaf, path string, m protoreflect.Message) []leaf {
+func (f *flattener) add(at spot, value string) { f.leaves = append(f.leaves, leaf{at.path, value}) }
+
+func (f *flattener) message(at spot, m protoreflect.Message) {
 	var fields []protoreflect.FieldDescriptor
-	m.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		fields = append(fields, f)
+	m.Range(func(d protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		fields = append(fields, d)
 		return true
 	})
 	slices.SortFunc(fields, func(a, b protoreflect.FieldDescriptor) int { return int(a.Number() - b.Number()) })
-	for _, f := range fields {
-		at, v := member(path, string(f.Name())), m.Get(f)
+	for _, d := range fields {
+		in, v := at.member(string(d.Name())), m.Get(d)
 		switch {
-		case f.IsList():
+		case f.ignores(in.names):
+		case d.IsList():
 			for i := range v.List().Len() {
-				to = flattenValue(to, fmt.Sprintf("%s[%d]", at, i), f, v.List().Get(i))
+				f.value(in.element(strconv.Itoa(i)), d, v.List().Get(i))
 			}
-		case f.IsMap():
-			var entries []leaf
+		case d.IsMap():
+			first := len(f.leaves)
 			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-				entries = flattenValue(entries, fmt.Sprintf("%s[%q]", at, k.String()), f.MapValue(), v)
+				f.value(in.element(strconv.Quote(k.String())), d.MapValue(), v)
 				return true
 			})
-			slices.SortStableFunc(entries, func(a, b leaf) int { return bytes.Compare([]byte(a.path), []byte(b.path)) })
-			to = append(to, entries...)
+			slices.SortStableFunc(f.leaves[first:], func(a, b leaf) int { return strings.Compare(a.path, b.path) })
 		default:
-			to = flattenValue(to, at, f, v)
+			f.value(in, d, v)
 		}
 	}
 	if unknown := m.GetUnknown(); len(unknown) > 0 {
-		to = append(to, leaf{member(path, "(unknown fields)"), hex.EncodeToString(unknown)})
+		if in := at.member("(unknown fields)"); !f.ignores(in.names) {
+			f.add(in, hex.EncodeToString(unknown))
+		}
 	}
-	return to
 }
 
-func flattenValue(to []leaf, path string, f protoreflect.FieldDescriptor, v protoreflect.Value) []leaf {
-	switch f.Kind() {
+func (f *flattener) value(at spot, d protoreflect.FieldDescriptor, v protoreflect.Value) {
+	switch d.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		inner := flattenMessage(nil, path, v.Message())
-		if len(inner) == 0 { // it is there all the same
-			inner = []leaf{{path, "{}"}}
+		before := len(f.leaves)
+		if f.message(at, v.Message()); len(f.leaves) == before { // it is there all the same
+			f.add(at, "{}")
 		}
-		return append(to, inner...)
 	case protoreflect.StringKind:
-		return append(to, leaf{path, strconv.Quote(v.String())})
+		f.add(at, strconv.Quote(v.String()))
 	case protoreflect.BytesKind:
-		return append(to, leaf{path, "0x" + hex.EncodeToString(v.Bytes())})
+		f.add(at, "0x"+hex.EncodeToString(v.Bytes()))
 	case protoreflect.EnumKind:
-		if known := f.Enum().Values().ByNumber(v.Enum()); known != nil {
-			return append(to, leaf{path, string(known.Name())})
+		if known := d.Enum().Values().ByNumber(v.Enum()); known != nil {
+			f.add(at, string(known.Name()))
+		} else {
+			f.add(at, strconv.Itoa(int(v.Enum())))
 		}
-		return append(to, leaf{path, strconv.Itoa(int(v.Enum()))})
+	default:
+		f.add(at, v.String())
 	}
-	return append(to, leaf{path, v.String()})
 }
 
-func flattenJSON(to []leaf, path string, v any) []leaf {
+func (f *flattener) json(at spot, v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		if len(v) == 0 {
-			return append(to, leaf{path, "{}"})
-		}
+		before := len(f.leaves)
 		for _, name := range slices.Sorted(maps.Keys(v)) {
-			to = flattenJSON(to, member(path, name), v[name])
+			if in := at.member(name); !f.ignores(in.names) {
+				f.json(in, v[name])
+			}
 		}
-		return to
+		if len(f.leaves) == before {
+			f.add(at, "{}")
+		}
 	case []any:
 		if len(v) == 0 {
-			return append(to, leaf{path, "[]"})
+			f.add(at, "[]")
 		}
 		for i, one := range v {
-			to = flattenJSON(to, fmt.Sprintf("%s[%d]", path, i), one)
+			f.json(at.element(strconv.Itoa(i)), one)
 		}
-		return to
 	case string:
-		return append(to, leaf{path, strconv.Quote(v)})
+		f.add(at, strconv.Quote(v))
+	case nil:
+		f.add(at, "null")
+	default:
+		f.add(at, fmt.Sprint(v)) // a number as it was written, true or false
 	}
-	if v == nil {
-		return append(to, leaf{path, "null"})
-	}
-	return append(to, leaf{path, fmt.Sprint(v)}) // a number as it was written, true or false
 }
 
-func member(path, name string) string {
-	if path == "" {
-		return name
+// member is below s by a name. One that could be taken for a path is quoted in it.
+func (s spot) member(name string) spot {
+	names := append(slices.Clip(s.names), strings.Split(plain(name), ".")...)
+	switch {
+	case name == "" || strings.ContainsAny(name, `.["]`):
+		return spot{s.path + "[" + strconv.Quote(name) + "]", names}
+	case s.path == "":
+		return spot{name, names}
 	}
-	return path + "." + name
+	return spot{s.path + "." + name, names}
 }
+
+// element is below s without a name of its own.
+func (s spot) element(key string) spot { return spot{s.path + "[" + key + "]", s.names} }

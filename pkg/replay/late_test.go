@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,5 +88,40 @@ func TestTheWorkerGoesAway(t *testing.T) {
 	result, err := Run(t.Context(), *cfg)
 	if !errors.Is(err, ErrNoWorker) || result.Unanswered > 0 || result.Next != (tape.Place{}) {
 		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
+// blocked is a bus whose broker takes nothing since the test has said so.
+type blocked struct {
+	bus.Bus
+	since atomic.Bool
+}
+
+func (b *blocked) State() bus.State {
+	if b.since.Load() {
+		return bus.Blocked
+	}
+	return b.Bus.State()
+}
+
+// TestABlockedBrokerIsNoDifference: the workers can not answer.
+func TestABlockedBrokerIsNoDifference(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	var b *blocked
+	s := newShadow(t, "echo", func(w *worker.Worker) {
+		worker.HandleRaw(w, "echo.echo", func(_ context.Context, in worker.Raw) (worker.Raw, error) {
+			b.since.Store(true)
+			<-release
+			return in, nil
+		}, worker.Public())
+	})
+	b = &blocked{Bus: s.bus}
+	s.bus = b
+	cfg, found := s.config(t, echoes(10))
+	cfg.Timeout = 300 * time.Millisecond
+	result, err := Run(t.Context(), *cfg)
+	if err == nil || !strings.Contains(err.Error(), "RabbitMQ takes nothing") || len(*found) != 0 || result.Unanswered != 0 || result.Next != (tape.Place{}) {
+		t.Errorf("got %+v, %v, and %d that differ", result, err, len(*found))
 	}
 }

@@ -339,12 +339,15 @@ func (r *run) arrived(all []arrival) {
 	}
 }
 
-// expire ends what is not answered in time, unless the worker is gone: then the run
-// ends, and goes on from there another time.
+// expire ends what is not answered in time, unless the worker is gone or the broker takes
+// nothing: then the run ends, and goes on from there another time.
 func (r *run) expire(ctx context.Context, now time.Time) error {
 	for _, j := range r.flying {
 		if j.call.Type != typeRequest || now.Sub(j.sent) < r.cfg.Timeout {
 			continue
+		}
+		if s := r.cfg.Bus.State(); s != bus.Up {
+			return fmt.Errorf("replay: RabbitMQ takes nothing: it is %v", s)
 		}
 		if r.cfg.Check != nil && now.Sub(r.checked) >= time.Second {
 			r.checked = now

@@ -252,31 +252,26 @@ const (
 	whyRepeated = "a second time on the tape, since a worker got them again"
 )
 
-// each calls f with each call that would be sent.
+// each calls f with each call that would be sent, when its end is known. It reads the
+// tape as Run does, so that a limit takes the same ones.
 func each(ctx context.Context, cfg *Config, f func(*tape.Call) error) (left leftOut, err error) {
-	n := 0
-	joiner := tape.NewJoiner(tape.JoinerConfig{Filter: cfg.Filter, From: cfg.From, Each: func(c *tape.Call) error {
-		switch {
-		case !cfg.Filter.Takes(c):
-			return nil
-		case c.Repeated:
-			left.repeated++
-			return nil
-		case c.Masked && !cfg.Masked:
-			left.masked++
-			return nil
+	read := startReader(ctx, cfg)
+	defer context.AfterFunc(ctx, read.quit)() // at once, since nothing is under way
+	chosen := make(map[*tape.Call]bool)
+	for e := range read.events {
+		if e.send {
+			chosen[e.call] = true
 		}
-		if n++; cfg.Limit > 0 && n > cfg.Limit {
-			return errEnough
+		if e.known && chosen[e.call] && err == nil {
+			delete(chosen, e.call)
+			if err = f(e.call); err != nil {
+				read.quit()
+			}
 		}
-		return f(c)
-	}})
-	err = cfg.Source.Read(ctx, cfg.Start, false, joiner.Add)
+	}
+	read.stop()
 	if err == nil {
-		err = joiner.Flush()
+		err = read.err
 	}
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
-	return left, err
+	return leftOut{masked: read.masked, repeated: read.repeated}, err
 }

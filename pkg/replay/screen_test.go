@@ -221,3 +221,29 @@ func TestADryRunOnlySays(t *testing.T) {
 		t.Errorf("of a tape with a masked request it says, %v,\n%s", err, out)
 	}
 }
+
+// A dry run with a limit says those that a run with it sends, which are the first of the
+// tape, and not the first that were answered.
+func TestADryRunSaysWhichAreSent(t *testing.T) {
+	r := new(recorded)
+	for i := range 6 {
+		r.call(1000*i, "g", "echo.echo", bus.Request{Session: uint64(i + 1), Sequence: 1, ID: uint64(i + 1)})
+	}
+	for i := 5; i >= 0; i-- { // the last one first
+		r.answer(5200-10*i, "g", bus.Reply{Session: uint64(i + 1), Sequence: 1, Code: 5})
+	}
+	for _, args := range [][]string{nil, {"--errors"}} {
+		c := command(t, append([]string{"--to", "shadow", "--limit", "2"}, args...)...)
+		cfg, _, err := c.config([]string{saved(t, r)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, out, _ := testScreen()
+		if err := errors.Join(dry(t.Context(), cfg, s, "shadow"), cfg.Source.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), " 0.0.0\n") || !strings.Contains(out.String(), " 1.0.0\n") || strings.Count(out.String(), "echo.echo") != 2 {
+			t.Errorf("with %q it says\n%s", args, out)
+		}
+	}
+}

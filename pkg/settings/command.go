@@ -54,18 +54,13 @@ func flagError(err error) error {
 	return err
 }
 
-// fileOf is the settings file that a command was given, by flag or environment.
+// fileOf is the settings file that a command was given, by flag or else by environment.
 func fileOf(cmd *cobra.Command, environ []string) string {
-	file := ""
-	if f := cmd.Flags().Lookup(configFlag); f != nil {
-		file = f.Value.String()
+	if f := cmd.Flags().Lookup(configFlag); f != nil && f.Changed {
+		return f.Value.String()
 	}
-	for _, pair := range environ {
-		if value, ok := strings.CutPrefix(pair, EnvName(configFlag)+"="); ok && file == "" {
-			file = value
-		}
-	}
-	return file
+	found, _ := fromEnvironment(environ, func(name string) bool { return name == configFlag }) // Apply says what is wrong
+	return found[configFlag].value
 }
 
 // known are the settings of a command and all below it: one environment may

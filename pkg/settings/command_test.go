@@ -202,3 +202,27 @@ func TestTheDocumentHasEachSettingOnceAndOnlyWhatTheCodeSays(t *testing.T) {
 		t.Errorf("%d settings, want 4:\n%s", n, got)
 	}
 }
+
+// The settings file, too, can be named in a file of its own, and by a flag also where the
+// environment names another one, or none is wanted.
+func TestTheSettingsFileIsNamedAsAnySettingIs(t *testing.T) {
+	file, other := write(t, "log-level: debug\n"), write(t, "loops: 7\n")
+	t.Setenv("MINIGATE_CONFIG_FILE", write(t, file+"\n"))
+	got, err := said(t, "config", "gate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, got, "log-level debug file "+file, "config "+file+" environment MINIGATE_CONFIG_FILE")
+	if got, err = said(t, "config", "gate", "--config", other); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, got, "log-level info default", "loops 7 file "+other)
+	if got, err = said(t, "config", "gate", "--config", ""); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, got, "log-level info default", "loops 0 default")
+	t.Setenv("MINIGATE_CONFIG_FILE", file) // whose settings nobody is to leave out in silence
+	if got, err = said(t, "config", "gate"); err == nil || !strings.Contains(err.Error(), "bad settings file") || strings.Contains(err.Error(), "debug") {
+		t.Errorf("got %v\n%s", err, got)
+	}
+}

@@ -30,6 +30,7 @@ const (
 	keyWants   = "minigate wants"
 	keyRange   = "minigate range"
 	keyAllowed = "minigate allowed"
+	keyGiven   = "minigate given"
 )
 
 // declare makes a flag that Describe knows.
@@ -44,6 +45,13 @@ func (s Set) declare(v pflag.Value, name, usage string, f form) {
 		kept[keyRange] = []string{f.low, f.high}
 	}
 	s.Lookup(name).Annotations = kept
+}
+
+// Given reports whether somebody has set a setting, on the command line, in the
+// environment or in the file, if only to its default.
+func (s Set) Given(name string) bool {
+	f := s.Lookup(name)
+	return f != nil && (f.Changed || len(f.Annotations[keyGiven]) > 0)
 }
 
 // Describe tells what is known of a flag; false where no Set has declared it.

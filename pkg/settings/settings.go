@@ -79,6 +79,8 @@ func Apply(fs *pflag.FlagSet, file string, environ []string, known []string) (ma
 		if err := fs.Set(f.Name, value); err != nil {
 			problems = append(problems, fmt.Errorf("%w: %s, from %v: %w", ErrValue, f.Name, source, Cause(err)))
 			sources[f.Name] = Source{Kind: "default"} // which it still has
+		} else if f.Annotations != nil {
+			f.Annotations[keyGiven] = []string{source.Kind}
 		}
 		f.Changed = false // it was not on the command line
 	})
@@ -173,6 +175,9 @@ const maxFile = 1 << 20
 func read(file string) (map[string]string, error) {
 	if file == "" {
 		return nil, nil
+	}
+	if strings.Contains(file, ": ") || strings.Contains(file, "\n") { // which may be secrets
+		return nil, fmt.Errorf("%w: %s is to be a path, and there are settings in it; %s%s names a file with the path", ErrFile, configFlag, EnvName(configFlag), fileSuffix)
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -49,18 +50,30 @@ func Learn(path string) error {
 			continue
 		}
 		// Imports stand before what imports them.
-		file, err := protodesc.NewFile(one, protoregistry.GlobalFiles)
-		if err == nil {
-			err = protoregistry.GlobalFiles.RegisterFile(file)
-		}
-		if err == nil {
-			err = register(file.Messages())
-		}
-		if err != nil {
+		if err := learn(one); err != nil {
 			return fmt.Errorf("tail: descriptors: %s of %s: %w", one.GetName(), path, err)
 		}
 	}
 	return nil
+}
+
+// learn makes the messages of one file known. The registry panics where a name is known
+// already, as that of a file is which somebody has under another path.
+func learn(one *descriptorpb.FileDescriptorProto) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			text, _, _ := strings.Cut(fmt.Sprint(p), "\n")
+			err = fmt.Errorf("%s: is it the path by which it is imported?", text)
+		}
+	}()
+	file, err := protodesc.NewFile(one, protoregistry.GlobalFiles)
+	if err != nil {
+		return err
+	}
+	if err := protoregistry.GlobalFiles.RegisterFile(file); err != nil {
+		return err
+	}
+	return register(file.Messages())
 }
 
 func register(all protoreflect.MessageDescriptors) error {

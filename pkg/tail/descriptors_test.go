@@ -79,3 +79,21 @@ func TestMessagesOfOnesOwnAreLearned(t *testing.T) {
 		}
 	}
 }
+
+// Descriptors that were made from another folder name what is known here by another path:
+// that is said, and does not end the process.
+func TestDescriptorsOfAnotherRootAreRefused(t *testing.T) {
+	options := protodesc.ToFileDescriptorProto(commonpb.File_commonpb_options_proto)
+	options.Name = proto.String("proto/" + options.GetName())
+	b, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{options}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "other.descriptors")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Learn(path); err == nil || !strings.Contains(err.Error(), "name conflict over common.sensitive: is it the path") {
+		t.Errorf("got %v", err)
+	}
+}

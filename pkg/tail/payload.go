@@ -61,9 +61,10 @@ func Masked(dataType uint8, name string, data []byte) []byte {
 // JSON as it is, and text as a string. What is none of these, or is not known here, is
 // shown in hexadecimal, with how many bytes there are.
 func Payload(dataType uint8, name string, data []byte) json.RawMessage {
-	data = Masked(dataType, name, data)
-	if Blank(data) {
-		return json.RawMessage(fmt.Sprintf(`{"bytes":%d}`, len(data)))
+	all := data
+	data = Masked(dataType, name, all)
+	if Blank(all) || data == nil && len(all) > 0 { // left out
+		return json.RawMessage(fmt.Sprintf(`{"bytes":%d}`, len(all)))
 	}
 	switch codec.DataType(dataType) {
 	case codec.Protobuf:

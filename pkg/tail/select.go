@@ -24,7 +24,7 @@ type Where struct {
 	// Descriptors is a file for Learn.
 	Descriptors string
 
-	given func(name string) bool // on the command line
+	given func(name string) bool // to whatever it is set
 }
 
 const (
@@ -38,7 +38,7 @@ func (w *Where) Settings(s settings.Set) {
 	s.Text(&w.Prefix, "prefix", bus.DefaultPrefix, "what names in RabbitMQ and Redis begin with; one an installation")
 	s.Text(&w.Folder, "tape-folder", "", "folder of the tape of minigate dev; nothing is "+defaultTape+" where it exists and neither rabbitmq nor prefix is set")
 	s.Text(&w.Descriptors, "descriptors", "", "file with messages of your own services, to decode what they take and answer (protoc --include_imports --descriptor_set_out=FILE, or buf build -o FILE)")
-	w.given = s.Changed
+	w.given = s.Given
 }
 
 // Topology gives the names of the installation.

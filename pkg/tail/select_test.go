@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/motto123/minigate/pkg/bus"
 	"github.com/motto123/minigate/pkg/settings"
 	"github.com/motto123/minigate/pkg/tape"
 )
@@ -117,6 +118,17 @@ func TestTheTapeThatIsMeant(t *testing.T) {
 	opens("tape of shadow on RabbitMQ", "", "--prefix", "shadow")
 	opens("RabbitMQ", "", "--rabbitmq", "amqp://someone:secret@127.0.0.1:1/")
 	opens("RabbitMQ", "", "--rabbitmq", defaultRabbitMQ)
+	for _, environment := range []string{"MINIGATE_RABBITMQ=" + defaultRabbitMQ, "MINIGATE_PREFIX=" + bus.DefaultPrefix} {
+		c, s := new(Command), settings.Set{FlagSet: pflag.NewFlagSet("tail", pflag.ContinueOnError)}
+		c.Settings(s)
+		if _, err := settings.Apply(s.FlagSet, "", []string{environment}, nil); err != nil {
+			t.Fatal(err)
+		}
+		source, name, err := c.Where.Open("")
+		if err = errors.Join(err, source.Close()); err != nil || !strings.Contains(name, "RabbitMQ") {
+			t.Errorf("with %s it opens %q, %v", environment, name, err)
+		}
+	}
 	opens(defaultTape, "", "--rabbitmq", "amqp://127.0.0.1:1/", "--tape-folder", defaultTape)
 	opens(file, file, "--tape-folder", folder)
 	c, _ := set("--tape-folder", "absent")

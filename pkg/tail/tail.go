@@ -114,6 +114,9 @@ func (t *tailing) tick(now time.Time) error {
 		if err := t.joiner.Tick(now); err != nil {
 			return err
 		}
+		if t.joiner.Past() {
+			return errLimit
+		}
 	}
 	if err := t.out.Flush(); err != nil {
 		return fmt.Errorf("tail: print: %w", err)

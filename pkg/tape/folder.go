@@ -183,6 +183,11 @@ func (f *Folder) append(b Batch) error {
 	if size+int64(len(fileMagic)) > f.cfg.MaxBytes {
 		return fmt.Errorf("%w: %d bytes of %d", ErrTooLarge, size, f.cfg.MaxBytes)
 	}
+	if f.current.at == 0 { // it was begun, and had no room for its beginning
+		if err := f.write([]byte(fileMagic)); err != nil {
+			return err
+		}
+	}
 	if err := f.makeRoom(size, time.Now()); err != nil {
 		return err
 	}

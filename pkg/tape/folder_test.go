@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const patience = 20 * time.Second
@@ -330,4 +333,36 @@ func TestCreateFolderRefuses(t *testing.T) {
 	if _, err := CreateFolder(FolderConfig{Path: dir, MaxBytes: 1 << 20}); !errors.Is(err, ErrNotTape) {
 		t.Errorf("a file that is no tape: %v", err)
 	}
+}
+
+// A disk that was full when a new file was begun: what comes later can be read.
+func TestFolderAfterAFullDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tape")
+	f := createFolder(t, FolderConfig{Path: dir, MaxBytes: 4 << 10})
+	write(t, f, 0, 2)
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	failed := f.append(Batch{Body: make([]byte, 512), Entries: 1})
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(failed, unix.EFBIG) {
+		t.Fatalf("a file that can not be begun: %v", failed)
+	}
+	write(t, f, 2, 6)
+	got, _ := readAll(t, openFile(t, dir), Start{})
+	wantRange(t, "later", got, 0, 6)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	write(t, createFolder(t, f.cfg), 6, 8)
+	got, _ = readAll(t, openFile(t, dir), Start{})
+	wantRange(t, "by the next process", got, 0, 8)
 }

@@ -132,6 +132,21 @@ func (h *held) remove(w *waiting) {
 	h.bytes -= w.size
 }
 
+// Past reports whether the tape is behind all that the filter may want, or the time is
+// and nothing comes any more, and nothing is held.
+func (j *Joiner) Past() bool {
+	until := j.cfg.Filter.Until
+	if until.IsZero() || j.held.count > 0 {
+		return false
+	}
+	last := until.Add(pastUntil)
+	return j.clock.After(last) || j.now.After(last) && !j.added && j.now.Sub(j.idle) >= pastUntil
+}
+
+// pastUntil is how much later than another's the batch of a worker may be on the tape,
+// and its clock be wrong.
+const pastUntil = time.Minute
+
 // expiry is a heap of the calls that wait for an answer, the first to expire first.
 type expiry []*waiting
 

@@ -121,17 +121,6 @@ func (j *Joiner) TookFloor() Place {
 // Next is the place behind all that was read until Full was called.
 func (j *Joiner) Next() Place { return j.next }
 
-// Past reports whether the tape is behind all that the filter may want, and nothing is
-// held any more.
-func (j *Joiner) Past() bool {
-	until := j.cfg.Filter.Until
-	return !until.IsZero() && j.held.count == 0 && j.clock.After(until.Add(pastUntil))
-}
-
-// pastUntil is how much later than another's the batch of a worker may be on the tape,
-// and its clock be wrong.
-const pastUntil = time.Minute
-
 // Full has the Joiner take no more calls: what it is given from now on only ends
 // those that it holds.
 func (j *Joiner) Full() { j.full = true }
@@ -226,7 +215,12 @@ func (j *Joiner) take(c *Call) error {
 		}
 		return j.bound()
 	}
-	w.expires = c.Taken.Add(j.patience(c) + j.cfg.Slack)
+	// The tape's clock may be ahead of a worker's, and of what was saved when it had ended.
+	from := c.Taken
+	if j.clock.After(from) {
+		from = j.clock
+	}
+	w.expires = from.Add(j.patience(c) + j.cfg.Slack)
 	j.waiting[k] = w
 	heap.Push(&j.due, w)
 	return j.bound()

@@ -86,7 +86,7 @@ type reader struct {
 	start  tape.Start
 	each   func(*tape.Entry) error
 	began  bool  // it was connected, and next says what to read
-	got    bool  // a message
+	was    bool  // next is of a place that the stream had, and nobody's guess
 	next   int64 // offset of the next message, where it is known; else -1
 }
 
@@ -125,7 +125,7 @@ func (r *reader) read(ctx context.Context, follow bool) error {
 	}
 	if !r.began {
 		r.begin(end)
-	} else if r.got && r.next > end+1 {
+	} else if r.was && r.next > end+1 {
 		r.next = 0 // it is another stream, which somebody has made anew
 	}
 	if follow {
@@ -157,7 +157,7 @@ func (r *reader) begin(end int64) {
 	case !r.start.Since.IsZero():
 		r.next = -1
 	case r.start.Live:
-		r.next = end + 1
+		r.next, r.was = end+1, true
 	}
 }
 
@@ -193,6 +193,6 @@ func (r *reader) hand(ctx context.Context, d *amqp.Delivery) (offset int64, err 
 	if errors.Is(err, tape.ErrMalformed) {
 		err = fmt.Errorf("%w: message %d of %s", err, offset, r.source.name)
 	}
-	r.got, r.next = true, offset+1
+	r.was, r.next = true, offset+1
 	return offset, err
 }

@@ -50,7 +50,32 @@ var _ tape.Store = (*Store)(nil)
 // session is a channel that takes batches, and its connection.
 type session struct {
 	*connection
-	channel *amqp.Channel
+	channel  *amqp.Channel
+	returned chan amqp.Return // with room for all that is on its way
+
+	mu   sync.Mutex
+	gone chan struct{} // closed when something was returned: there is no stream
+}
+
+// keeps says of a batch that was acked whether it is on the stream. What is not, the
+// broker has returned before the ack.
+func (s *session) keeps() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.gone:
+		return false
+	default:
+	}
+	select {
+	case _, ok := <-s.returned:
+		if ok {
+			close(s.gone)
+		}
+		return !ok // it is closed where the channel has ended since
+	default:
+		return true
+	}
 }
 
 const (
@@ -95,7 +120,7 @@ func (s *Store) Write(ctx context.Context, b tape.Batch, done func(error)) {
 		done(fmt.Errorf("tape: the broker is too slow: %w", ctx.Err()))
 		return
 	}
-	confirm, err := s.publish(ctx, b)
+	confirm, to, err := s.publish(ctx, b)
 	if err != nil {
 		<-s.places
 		done(err)
@@ -103,9 +128,9 @@ func (s *Store) Write(ctx context.Context, b tape.Batch, done func(error)) {
 	}
 	go func() { // until the confirm, or the end of the connection
 		defer s.unconfirmed.Done()
-		acked := confirm.Wait()
+		kept := confirm.Wait() && to.keeps()
 		<-s.places
-		if !acked {
+		if !kept {
 			done(errLost)
 			return
 		}
@@ -114,7 +139,7 @@ func (s *Store) Write(ctx context.Context, b tape.Batch, done func(error)) {
 }
 
 // publish waits for a session. Where it returns no error, unconfirmed has one more.
-func (s *Store) publish(ctx context.Context, b tape.Batch) (*amqp.DeferredConfirmation, error) {
+func (s *Store) publish(ctx context.Context, b tape.Batch) (*amqp.DeferredConfirmation, *session, error) {
 	for {
 		s.mu.Lock()
 		current, change, closed := s.current, s.change, s.closed
@@ -123,24 +148,24 @@ func (s *Store) publish(ctx context.Context, b tape.Batch) (*amqp.DeferredConfir
 		}
 		s.mu.Unlock()
 		if closed {
-			return nil, ErrClosed
+			return nil, nil, ErrClosed
 		}
 		if current == nil {
 			select {
 			case <-change:
 				continue
 			case <-ctx.Done():
-				return nil, fmt.Errorf("tape: no broker: %w", ctx.Err())
+				return nil, nil, fmt.Errorf("tape: no broker: %w", ctx.Err())
 			}
 		}
 		confirm, err := s.send(ctx, current, b)
 		if err == nil {
-			return confirm, nil
+			return confirm, current, nil
 		}
 		s.unconfirmed.Done()
 		s.unset(current)
 		if !errors.Is(err, amqp.ErrClosed) { // a part of it may be there
-			return nil, fmt.Errorf("%w: %w", errLost, err)
+			return nil, nil, fmt.Errorf("%w: %w", errLost, err)
 		}
 	}
 }
@@ -220,19 +245,16 @@ func (s *Store) connected(ctx context.Context) error {
 		return err
 	}
 	broken := channel.NotifyClose(make(chan *amqp.Error, 1))
-	returned := channel.NotifyReturn(make(chan amqp.Return, window))
-	current := &session{connection: c, channel: channel}
+	current := &session{
+		connection: c, channel: channel, returned: channel.NotifyReturn(make(chan amqp.Return, window)), gone: make(chan struct{}),
+	}
 	s.set(current)
 	defer s.set(nil)
 	for {
 		select {
-		case r, ok := <-returned:
-			if !ok {
-				returned = nil // broken says the rest
-				continue
-			}
+		case <-current.gone:
 			// Somebody has deleted the stream: it is made anew.
-			return fmt.Errorf("tape: %s is gone: %s", s.cfg.Topology.TapeStream(), r.ReplyText)
+			return fmt.Errorf("tape: %s is gone", s.cfg.Topology.TapeStream())
 		case e := <-broken:
 			return fmt.Errorf("tape: channel lost: %w", asError(e))
 		case e := <-lost:

@@ -93,6 +93,36 @@ func TestDeletedStream(t *testing.T) {
 	}
 }
 
+// TestDeletedStreamOfWhichNothingWasRead: who waits for what is written from now on gets
+// it, also where the stream is made anew before there is any.
+func TestDeletedStreamOfWhichNothingWasRead(t *testing.T) {
+	url := broker(t)
+	topology := own(t, url)
+	w := newWriter(t, url, topology, 1<<20)
+	s, err := Open(url, topology)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := make(chan error, 1000)
+	s.Report = func(err error) { lost <- err }
+	w.write(20, 10)
+	f := follow(t, s, tape.Start{Live: true})
+	time.Sleep(time.Second) // nothing says that it reads
+	remove(t, url, topology)
+	<-lost
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	outcome := make(chan error, 1)
+	eventually(t, "it is written again", func() bool {
+		w.Write(ctx, batch(t, 1000, 10), func(err error) { outcome <- err })
+		<-outcome
+		n := 0
+		err := s.Read(ctx, tape.Start{}, false, func(*tape.Entry) error { n++; return nil })
+		return err == nil && n > 0
+	})
+	f.want(t, 1000, 1001)
+}
+
 // TestRestart: what the broker has confirmed is there after its restarts, once, and who
 // follows misses nothing.
 func TestRestart(t *testing.T) {

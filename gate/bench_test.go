@@ -219,7 +219,7 @@ func BenchmarkIdleConnection(b *testing.B) {
 		var fds []int
 		answer := make([]byte, 4096)
 		for range n {
-			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 			if err == nil {
 				err = unix.Connect(fd, &unix.SockaddrInet4{Port: portOf(address), Addr: [4]byte{127, 0, 0, 1}})
 			}

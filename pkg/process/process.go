@@ -94,8 +94,10 @@ func connect(ctx context.Context, p *process) (err error) {
 	}
 	b, err := rabbit.Open(rabbit.Config{
 		URL: p.RabbitMQ, Topology: p.topology, Name: p.named,
-		Report: func(err error) { p.log.WithError(err).Warn("RabbitMQ can not be used; trying again (--rabbitmq says where it is)") },
-		Back:   func(outage time.Duration) { p.log.Infof("RabbitMQ is back after %v", outage.Round(time.Millisecond)) },
+		Report: func(err error) {
+			p.log.WithError(err).Warn("RabbitMQ can not be used; trying again (--rabbitmq says where it is)")
+		},
+		Back: func(outage time.Duration) { p.log.Infof("RabbitMQ is back after %v", outage.Round(time.Millisecond)) },
 	})
 	if err != nil {
 		return err

@@ -119,7 +119,7 @@ type KickRequest struct {
 	// One session, or 0 and user.
 	Session uint64 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	User    int64  `protobuf:"varint,2,opt,name=user,proto3" json:"user,omitempty"`
-	// One of the protocol's codes; "kicked" where it is empty.
+	// One of the protocol's codes but "draining"; "kicked" where it is empty.
 	Code string `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`
 	// For people.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`

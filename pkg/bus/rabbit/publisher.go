@@ -58,7 +58,7 @@ func (b *Bus) Publisher() (bus.Publisher, error) {
 	if s == nil {
 		return p, nil
 	}
-	if err := p.open(s); err != nil && !s.conn.IsClosed() {
+	if err := p.open(s, true); err != nil && !s.conn.IsClosed() {
 		b.forget(p)
 		return nil, fmt.Errorf("open publisher: %w", err)
 	}
@@ -90,7 +90,7 @@ func (b *Bus) openPublishers(s *session, publish func()) error {
 		}
 		b.mu.Unlock()
 		for _, p := range missing {
-			if err := p.open(s); err != nil {
+			if err := p.open(s, false); err != nil {
 				return err
 			}
 			opened[p] = true
@@ -99,14 +99,15 @@ func (b *Bus) openPublishers(s *session, publish func()) error {
 }
 
 // open gives the publisher a channel on the session, and a goroutine that
-// reports its confirms.
-func (p *publisher) open(s *session) error {
+// reports its confirms. The first one is not needed where the session was lost
+// meanwhile and the next has given it one.
+func (p *publisher) open(s *session, first bool) error {
 	c, err := openChannel(s)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	if p.closing {
+	if p.closing || first && p.channel != nil {
 		p.mu.Unlock()
 		return s.call(c.amqp.Close)
 	}

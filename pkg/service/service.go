@@ -85,7 +85,9 @@ func Graceful(ctx context.Context, c *process.Config, run func(context.Context) 
 				return
 			}
 		}
-		signal.Stop(signals) // the third has the effect that signals have by themselves
+		// The third has the effect that signals have by themselves, also where they come so
+		// fast that Interrupted still listens.
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
 		c.Ending.Hurry()
 	})
 	defer listening.Wait()

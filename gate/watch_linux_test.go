@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -104,14 +105,8 @@ func TestMoreSocketsThanOneTurnTakes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	end := time.Now().Add(10 * time.Second)
 	for _, fd := range ours {
-		for readable[fd].Load() == 0 {
-			if time.Now().After(end) {
-				t.Fatalf("descriptor %d was not served", fd)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, fmt.Sprintf("descriptor %d is served", fd), func() bool { return readable[fd].Load() > 0 })
 	}
 }
 

@@ -11,6 +11,10 @@ type Topology struct {
 // DefaultPrefix begins the names of an installation that says nothing else.
 const DefaultPrefix = "minigate"
 
+// MaxBody is how many bytes of one message RabbitMQ 4 takes. It answers more by closing
+// the channel, and so ends what else is under way there.
+const MaxBody = 16 << 20
+
 // ReplayGate begins the id of what is no gate but replays what was recorded: it takes
 // answers and pushes, and has no clients.
 const ReplayGate = "replay-"

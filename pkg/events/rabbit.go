@@ -52,13 +52,11 @@ func newRabbit(c Config, log logrus.Ext1FieldLogger, adapter watermill.LoggerAda
 	return r, nil
 }
 
-// maxBody is what RabbitMQ 4 takes; it answers more by closing the channel, and so ends
-// what others are publishing. A dead letter is not larger than what was taken already.
-const maxBody = 16 << 20
-
+// publish refuses what the broker would close the channel for. A dead letter is not
+// larger than what was taken already.
 func (r *rabbit) publish(event string, m *message.Message) error {
-	if len(m.Payload) > maxBody {
-		return fmt.Errorf("%w: it has %d bytes, more than the %d that it may have", bus.ErrRefused, len(m.Payload), maxBody)
+	if len(m.Payload) > bus.MaxBody {
+		return fmt.Errorf("%w: it has %d bytes, more than the %d that it may have", bus.ErrRefused, len(m.Payload), bus.MaxBody)
 	}
 	return r.send(r.config.Topology.EventExchange(), event, m)
 }

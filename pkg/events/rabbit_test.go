@@ -329,60 +329,6 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-func TestPublishWithoutBroker(t *testing.T) {
-	wire, throughWire := newCable(t)
-	c := config(t, throughWire)
-	e, _ := newEvents(t, c)
-	e.Reserve("one", "email.verification")
-	run(t, e)
-	publish(t, e, mail("1"))
-	wire.cut()
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-	defer cancel()
-	begun := time.Now()
-	err := e.Publish(ctx, "email.verification", mail("2"))
-	if !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, bus.ErrUnconfirmed) {
-		t.Errorf("got %v, want that the broker is not available", err)
-	}
-	if d := time.Since(begun); d > 2*time.Second {
-		t.Errorf("it took %v", d)
-	}
-	wire.mend()
-	publish(t, e, mail("3")) // comes back by itself
-}
-
-// The broker is not there yet when the process starts.
-func TestStartBeforeTheBroker(t *testing.T) {
-	wire, throughWire := newCable(t)
-	wire.cut()
-	e, log := newEvents(t, config(t, throughWire))
-	got := make(chan string, 1)
-	Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
-	run(t, e)
-	eventually(t, "a warning", func() bool { return strings.Contains(log.String(), "no connection") })
-	wire.mend()
-	publish(t, e, mail("1"))
-	if code := receive(t, got); code != "1" {
-		t.Error(code)
-	}
-}
-
-// And it is gone when the process ends: nothing may be left behind, which
-// goleak holds.
-func TestStopWithoutBroker(t *testing.T) {
-	wire, throughWire := newCable(t)
-	e, _ := newEvents(t, config(t, throughWire))
-	got := make(chan string, 1)
-	Subscribe(e, "one", "email.verification", func(_ context.Context, in *emailpb.Verification) error { got <- in.Code; return nil })
-	stop := run(t, e)
-	publish(t, e, mail("1"))
-	receive(t, got)
-	wire.cut()
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestRunSaysThatAQueueIsOtherwise(t *testing.T) {
 	c := config(t, rabbitURL(t))
 	withChannel(t, func(channel *amqp.Channel) {

@@ -31,10 +31,8 @@ type Config struct {
 // CheckURL says what is wrong with a server's address, as Config has it, without its
 // password.
 func CheckURL(address string) error {
-	if _, err := options(address); err != nil {
-		return fmt.Errorf("redis address: %w; want HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", err)
-	}
-	return nil
+	_, err := options(address)
+	return err
 }
 
 // Open returns a client of a server. It does not wait for the server to be
@@ -42,9 +40,6 @@ func CheckURL(address string) error {
 func Open(cfg Config) (redis.UniversalClient, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Second
-	}
-	if err := CheckURL(cfg.URL); err != nil {
-		return nil, err
 	}
 	o, err := options(cfg.URL)
 	if err != nil {
@@ -56,9 +51,17 @@ func Open(cfg Config) (redis.UniversalClient, error) {
 	return redis.NewClient(o), nil
 }
 
-// options reads an address. Its errors do not repeat what may hold a password,
-// which is why they are not those of net/url.
 func options(address string) (*redis.Options, error) {
+	o, err := read(address)
+	if err != nil {
+		return nil, fmt.Errorf("redis address: %w; want HOST:PORT or redis://:PASSWORD@HOST:PORT/DB", err)
+	}
+	return o, nil
+}
+
+// read reads an address. Its errors do not repeat what may hold a password, which is
+// why they are not those of net/url.
+func read(address string) (*redis.Options, error) {
 	if strings.Contains(address, "://") {
 		if _, err := url.Parse(address); err != nil {
 			return nil, errors.New("not a URL")

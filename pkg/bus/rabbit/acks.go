@@ -101,6 +101,11 @@ func wasDead(d *bus.Delivery) bool {
 func (a *acks) occupy(tag uint64) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.hold(tag)
+}
+
+// hold puts a delivery at the end of the ring. mu is held.
+func (a *acks) hold(tag uint64) int {
 	n := len(a.slots)
 	if last := len(a.free) - 1; last >= 0 {
 		n, a.free = a.free[last], a.free[:last]
@@ -168,10 +173,14 @@ func (a *acks) cancel() {
 	wake(a.wake)
 }
 
-// giveBack returns what was not handed out.
+// giveBack returns what was not handed out, when no more is delivered here.
 func (a *acks) giveBack(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !a.canceled {
+		a.slots[a.hold(tag)].back = true
+		return
+	}
 	a.rejected = append(a.rejected, rejection{tag, true})
 	wake(a.wake)
 }

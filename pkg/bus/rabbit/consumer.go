@@ -138,7 +138,7 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	if spec.Ready != nil {
 		spec.Ready()
 	}
-	back, err := b.handOut(ctx, deliveries, a, spec.Handle)
+	err = b.handOut(ctx, deliveries, a, spec.Handle)
 	if err != nil && spec.Lost != nil {
 		spec.Lost()
 	}
@@ -149,13 +149,9 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 	noted.Wait()
 	if err == nil {
 		// Nothing more is to come; what came and was not handed out goes back now,
-		// not when the draining is over. Before the cancel it would come here once
-		// more, behind what follows it.
+		// not when the draining is over.
 		if err = s.call(func() error { return ch.Cancel(b.config.Name, false) }); err == nil {
 			a.cancel()
-			for _, tag := range back {
-				a.giveBack(tag)
-			}
 			for d := range deliveries {
 				a.giveBack(d.DeliveryTag)
 			}
@@ -168,25 +164,25 @@ func (b *Bus) consumeOn(ctx context.Context, s *session, spec bus.Consumer) erro
 }
 
 // handOut calls handle with each delivery. It returns nil where consuming is to
-// end, with the tags of what it took and did not hand out, and an error where it
-// was cut off.
+// end and an error where it was cut off.
 //
 // Hot path (BenchmarkBus/RoundTrip).
-func (b *Bus) handOut(ctx context.Context, deliveries <-chan amqp.Delivery, a *acks, handle func(bus.Delivery)) (back []uint64, err error) {
+func (b *Bus) handOut(ctx context.Context, deliveries <-chan amqp.Delivery, a *acks, handle func(bus.Delivery)) error {
 	for {
 		select {
 		case d, ok := <-deliveries:
 			if !ok {
-				return nil, errLost
+				return errLost
 			}
 			if ctx.Err() != nil || b.isClosing() {
-				return []uint64{d.DeliveryTag}, nil // both were ready
+				a.giveBack(d.DeliveryTag) // both were ready
+				return nil
 			}
 			handle(a.track(&d))
 		case <-ctx.Done():
-			return nil, nil
+			return nil
 		case <-b.closing:
-			return nil, nil
+			return nil
 		}
 	}
 }

@@ -16,8 +16,6 @@ const (
 	maxUnconfirmed = 16_384
 	// maxKey is what AMQP can carry (0-9-1, section 4.2.5.3, short strings).
 	maxKey = 255
-	// maxBody is what RabbitMQ 4 takes; it answers more by closing the channel.
-	maxBody = 16 << 20
 )
 
 // publisher has a channel of its own on the publishing connection, and with it
@@ -189,7 +187,7 @@ func (p *publisher) Publish(m bus.Message, done func(error)) {
 	switch {
 	case !p.bus.exchanges[m.Exchange] || len(m.Key) > maxKey:
 		u.err = bus.ErrNoRoute
-	case len(m.Body) > maxBody:
+	case len(m.Body) > bus.MaxBody:
 		u.err = bus.ErrRefused
 	default:
 		p.write(c, m, &u)

@@ -9,8 +9,8 @@ import (
 
 // fields reads the fields of a protobuf message, one after the other: a varint's
 // value, or the bytes of a field with a length; the other of the two is empty then, so
-// that a field of another kind than was expected does not have the last one's. Fields of other kinds, which a later
-// version may have, are number 0.
+// that a field of another kind than was expected does not have the last one's. Fields
+// of other kinds, which a later version may have, are number 0.
 type fields struct {
 	b      []byte // what is not read yet
 	number protowire.Number

@@ -17,7 +17,13 @@ import (
 	"github.com/motto123/minigate/pkg/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(stubborn) != "" {
+		runStubborn()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestExitCodes(t *testing.T) {
 	for _, c := range []struct {
